@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+/* userfault.h - every public header of libuserfault */
+#ifndef USERFAULT_H
+#define USERFAULT_H
+
+#include <userfault/dirty.h>
+#include <userfault/uffd.h>
+
+#endif

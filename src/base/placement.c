@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/placement.h"
+#include "base/rawsys.h"
+
+void follow_init(struct follow *follow)
+{
+	*follow = (struct follow){.stat = -1, .cpu = -1};
+}
+
+void follow_close(struct follow *follow)
+{
+	if (follow->stat >= 0)
+		raw_close(follow->stat);
+	follow_init(follow);
+}
+
+/* Field 39 of /proc/TID/stat; fields are counted from the closing bracket of the name, which is field 2. */
+static int processor_of(int stat)
+{
+	char buf[1024], *at;
+	ssize_t len = raw_syscall6(SYS_pread64, stat, (long)buf, sizeof(buf) - 1, 0, 0, 0);
+
+	if (len < 0)
+		return (int)len;
+	buf[len] = '\0';
+	at = strrchr(buf, ')');
+	for (int field = 2; at && field < 39; field++)
+		at = strchr(at + 1, ' ');
+	return at ? atoi(at + 1) : -EINVAL;
+}
+
+int follow_thread(struct follow *follow, uint32_t tid)
+{
+	cpu_set_t set;
+	int cpu;
+
+	if (tid == follow->tid && ++follow->seen < FOLLOW_INTERVAL)
+		return follow->cpu;
+	if (tid != follow->tid) {
+		char path[32];
+
+		follow_close(follow);
+		snprintf(path, sizeof(path), "/proc/%u/stat", tid);
+		follow->stat = raw_open(path, O_RDONLY | O_CLOEXEC);
+		if (follow->stat < 0)
+			return follow->stat;
+		follow->tid = tid;
+	}
+	follow->seen = 0;
+	cpu = processor_of(follow->stat);
+	if (cpu < 0 || cpu == follow->cpu)
+		return cpu;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) < 0)
+		return -errno;
+	follow->cpu = cpu;
+	return cpu;
+}

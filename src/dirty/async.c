@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Method "async": UFFD_FEATURE_WP_ASYNC lets the kernel lift the protection by itself at the first write, and the
+ * PAGEMAP_SCAN ioctl finds the pages without it and protects them again in the same step (both Linux 6.7).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+
+#include "base/pagemap.h"
+#include "base/rawsys.h"
+#include "dirty/tracker.h"
+
+/* What one PAGEMAP_SCAN returns at the most; more only costs stack. */
+#define BATCH 256
+
+static int async_open(struct uf_dirty *tracker, enum uf_engine engine)
+{
+	struct uf_options opts = {
+		.size = sizeof(opts),
+		.engine = engine,
+		.required = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED,
+		.wanted = UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
+	};
+	int err;
+
+	tracker->pagemap = raw_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (tracker->pagemap < 0)
+		return tracker->pagemap == -ENOENT ? -EOPNOTSUPP : tracker->pagemap;
+	err = uf_open(&tracker->uf, &opts);
+	if (err)
+		raw_close(tracker->pagemap);
+	return err;
+}
+
+static int async_prepare(struct uf_dirty *tracker, struct dirty_region *region)
+{
+	(void)tracker;
+	(void)region;
+	return 0;
+}
+
+static int async_track(struct uf_dirty *tracker, const struct dirty_region *region)
+{
+	void *addr = (void *)(uintptr_t)region->start;
+	size_t len = region->end - region->start;
+	int err = uf_register(tracker->uf, addr, len, UFFDIO_REGISTER_MODE_WP, NULL);
+
+	if (err)
+		return err;
+	err = uf_writeprotect(tracker->uf, addr, len, UFFDIO_WRITEPROTECT_MODE_WP);
+	if (err)
+		uf_unregister(tracker->uf, addr, len);
+	return err;
+}
+
+static void async_untrack(struct uf_dirty *tracker, const struct dirty_region *region)
+{
+	uf_unregister(tracker->uf, (void *)(uintptr_t)region->start, region->end - region->start);
+}
+
+static void async_dispose(struct uf_dirty *tracker, struct dirty_region *region)
+{
+	(void)tracker;
+	(void)region;
+}
+
+static int async_collect(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t start, uint64_t end,
+			 unsigned flags, struct dirty_answer *answer, uint64_t *next)
+{
+	bool keep = flags & UF_DIRTY_KEEP;
+
+	(void)region;
+	while (start < end) {
+		struct page_region found[BATCH];
+		size_t room = answer->room - answer->count;
+		struct pm_scan_arg scan = {
+			.size = sizeof(scan),
+			.flags = PM_SCAN_CHECK_WPASYNC | (keep ? 0 : PM_SCAN_WP_MATCHING),
+			.start = start,
+			.end = end,
+			.vec = (uintptr_t)found,
+			.vec_len = room < BATCH ? room : BATCH,
+			.category_mask = PAGE_IS_WRITTEN,
+			.return_mask = PAGE_IS_WRITTEN,
+		};
+		int count;
+
+		/*
+		 * What the scan has protected again must be reported, so it is never given more room than there is. A first
+		 * range that merges with the last one leaves a place unused; the next call takes it up.
+		 */
+		if (!room)
+			break;
+		count = raw_ioctl(tracker->pagemap, PAGEMAP_SCAN, &scan);
+		if (count < 0)
+			return count == -EINTR ? 0 : count;
+		for (int i = 0; i < count; i++)
+			dirty_answer_add(answer, found[i].start, found[i].end);
+		start = *next = scan.walk_end;
+	}
+	*next = start;
+	return 0;
+}
+
+static void async_close(struct uf_dirty *tracker)
+{
+	raw_close(tracker->pagemap);
+	uf_close(tracker->uf);
+}
+
+const struct dirty_method dirty_async = {
+	.id = UF_DIRTY_ASYNC,
+	.open = async_open,
+	.prepare = async_prepare,
+	.track = async_track,
+	.untrack = async_untrack,
+	.dispose = async_dispose,
+	.collect = async_collect,
+	.close = async_close,
+};

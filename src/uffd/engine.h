@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * engine.h - the table every engine fills in, and the object it serves
+ *
+ * An engine is an implementation of the userfaultfd ABI: descriptors, UFFDIO_* requests with the kernel's structures and
+ * answers, and messages. Everything above the table (negotiation, results, handlers) is written once, in object.c, and
+ * so cannot differ between engines. An engine never sees a null object and never touches errno.
+ */
+#ifndef UFFD_ENGINE_H
+#define UFFD_ENGINE_H
+
+#include <signal.h>
+
+#include <userfault/uffd.h>
+
+struct uf_engine_ops {
+	const char *name;
+
+	/*
+	 * A descriptor had in this way, not yet enabled. open_flags: O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY.
+	 * Returns the descriptor or -errno.
+	 */
+	int (*open)(enum uf_way way, int open_flags);
+
+	/* Whether fd is an enabled descriptor of this engine: 0 and its features, or as uf_adopt(). */
+	int (*recognise)(int fd, uint64_t *features);
+
+	/* ioctl(2) and read(2) on the descriptor, with the kernel's answers; read counts in messages. */
+	int (*ioctl)(const struct uf *uf, unsigned long request, void *arg);
+	ssize_t (*read)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
+
+	void (*close)(struct uf *uf);
+};
+
+/* Immutable once it has been returned to the caller, and so read without a lock by any thread and any handler. */
+struct uf {
+	const struct uf_engine_ops *ops;
+	int fd;
+	enum uf_way way;
+	uint64_t features;
+	uint64_t ioctls;
+	uf_handler *handler;
+	void *arg;
+};
+
+extern const struct uf_engine_ops uf_engine_kernel;
+
+/*
+ * An object on a given engine, not yet enabled: UFFDIO_API is left to the caller, through uf_ioctl(). For code that
+ * speaks the ABI itself; uf_open() is this and the negotiation. open_flags as above.
+ */
+int uf_engine_open(struct uf **out, const struct uf_engine_ops *ops, enum uf_way way, int open_flags);
+
+/* uf_open() on one engine, which need not be one of those that uf_open() chooses from. */
+int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, const struct uf_options *opts);
+
+/* The features and requests that a way offers: opens a descriptor of its own, since asking enables it. */
+int uf_engine_available(const struct uf_engine_ops *ops, enum uf_way way, int open_flags, uint64_t *features,
+			uint64_t *ioctls);
+
+#endif

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The trap: one SIGBUS handler, and the sorted set of ranges it serves.
+ *
+ * The set is a sequence lock around a sorted array. Lookups happen in the signal handler, on any thread, in the middle of
+ * anything, so they take no lock and write nothing. Changes are serialized by a mutex and run with all signals blocked:
+ * a handler that faulted on the changing thread would wait for that thread for ever.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/rawsys.h"
+#include "uffd/engine.h"
+#include "uffd/trap.h"
+
+/*
+ * Elements are read while they change, hence atomic. They are stored with release and loaded with acquire, so that no load
+ * moves past the second look at `sequence`, and no store ahead of the one that makes it odd.
+ */
+struct range {
+	_Atomic uint64_t start;
+	_Atomic uint64_t end;
+	struct uf *_Atomic owner;
+};
+
+/* An array that was outgrown stays allocated, since a lookup may be in it; together they are no larger than the last. */
+struct range_array {
+	size_t capacity;
+	struct range_array *outgrown;
+	struct range at[];
+};
+
+/* All the library keeps for the whole process. */
+static struct {
+	pthread_mutex_t lock;           /* serializes changes; taken with signals blocked, and inside no other lock */
+	sigset_t blocked_from;          /* the mask before that; under lock */
+	_Atomic unsigned sequence;      /* odd while the set changes; its even store publishes the change */
+	struct range_array *_Atomic array;
+	_Atomic size_t count;           /* of array->at; may be ahead of the array a lookup holds, which it then clips */
+	bool installed;                 /* under lock */
+	struct sigaction previous;      /* whom SIGBUS went to before us; set before `installed`, never again */
+} trap = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* The index of the first range that ends behind addr. */
+static size_t find(const struct range_array *array, size_t count, uint64_t addr)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (atomic_load_explicit(&array->at[middle].end, memory_order_acquire) <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static struct uf *owner_of(uint64_t addr)
+{
+	for (unsigned tries = 0;; tries++) {
+		unsigned sequence = atomic_load_explicit(&trap.sequence, memory_order_acquire);
+		const struct range_array *array;
+		struct uf *owner = NULL;
+		size_t count, i;
+
+		if (sequence & 1) {
+			/* A registration is at work on another thread, perhaps waiting for this processor. */
+			if (tries > 32)
+				raw_yield();
+			continue;
+		}
+		array = atomic_load_explicit(&trap.array, memory_order_acquire);
+		count = atomic_load_explicit(&trap.count, memory_order_acquire);
+		if (array) {
+			if (count > array->capacity)
+				count = array->capacity;
+			i = find(array, count, addr);
+			if (i < count && atomic_load_explicit(&array->at[i].start, memory_order_acquire) <= addr)
+				owner = atomic_load_explicit(&array->at[i].owner, memory_order_acquire);
+		}
+		if (atomic_load_explicit(&trap.sequence, memory_order_relaxed) == sequence)
+			return owner;
+	}
+}
+
+/* What the processor said about the access, in the words of a fault message. */
+static uint64_t access_flags(const ucontext_t *context)
+{
+	uint64_t flags = 0;
+#if defined(__x86_64__)
+	long error = context->uc_mcontext.gregs[REG_ERR];
+
+	if (error & 2)
+		flags = UFFD_PAGEFAULT_FLAG_WRITE | (error & 1 ? UFFD_PAGEFAULT_FLAG_WP : 0);
+#elif defined(__aarch64__)
+	/* A chain of records in the signal frame; ESR_MAGIC holds the syndrome of the fault. */
+	const unsigned char *record = context->uc_mcontext.__reserved;
+	const unsigned char *end = record + sizeof(context->uc_mcontext.__reserved);
+
+	while (record + 16 <= end) {
+		uint32_t head[2];
+		uint64_t syndrome;
+
+		memcpy(head, record, sizeof(head));
+		if (!head[0] || head[1] < 8)
+			break;
+		if (head[0] == 0x45535201) {
+			memcpy(&syndrome, record + 8, sizeof(syndrome));
+			if (syndrome & (1 << 6))
+				flags = UFFD_PAGEFAULT_FLAG_WRITE | ((syndrome & 0x3c) == 0x0c ? UFFD_PAGEFAULT_FLAG_WP : 0);
+			break;
+		}
+		record += head[1];
+	}
+#endif
+	return flags;
+}
+
+/* Lets the signal take the way it would have taken without us. */
+static void pass_on(int sig, siginfo_t *info, void *context)
+{
+	const struct sigaction *previous = &trap.previous;
+	bool synchronous = info->si_code > 0;
+
+	if (!(previous->sa_flags & SA_SIGINFO) && previous->sa_handler == SIG_IGN && !synchronous)
+		return;
+	if (!(previous->sa_flags & SA_SIGINFO) && (previous->sa_handler == SIG_DFL || previous->sa_handler == SIG_IGN)) {
+		struct sigaction fatal = {.sa_handler = SIG_DFL};
+
+		/*
+		 * A synchronous signal comes again when the access is repeated, and then kills with the right address in
+		 * the core. One that was sent must be sent again, as it was; it is delivered when this handler returns.
+		 */
+		sigaction(sig, &fatal, NULL);
+		if (!synchronous)
+			raw_syscall6(SYS_rt_tgsigqueueinfo, getpid(), raw_gettid(), sig, (long)info, 0, 0);
+		return;
+	}
+
+	sigset_t mask = previous->sa_mask, before;
+	if (!(previous->sa_flags & SA_NODEFER))
+		sigaddset(&mask, sig);
+	pthread_sigmask(SIG_BLOCK, &mask, &before);
+	if (previous->sa_flags & SA_SIGINFO)
+		previous->sa_sigaction(sig, info, context);
+	else
+		previous->sa_handler(sig);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	/* Not BUS_MCEERR_AR: that is a poisoned page, which nobody can deliver. */
+	if (info->si_code == BUS_ADRERR) {
+		struct uf_fault fault = {
+			.address = (uint64_t)(uintptr_t)info->si_addr,
+			.flags = access_flags(context),
+		};
+		struct uf *owner = owner_of(fault.address);
+
+		if (owner) {
+			int saved = errno; /* the handler may use libc */
+			int err = owner->handler(owner, &fault, owner->arg);
+
+			errno = saved;
+			if (!err)
+				return;
+		}
+	}
+	pass_on(sig, info, context);
+}
+
+static void set_mask(int how, const sigset_t *set, sigset_t *old)
+{
+	/* Raw, so that glibc's own signals are blocked as well. */
+	raw_syscall6(SYS_rt_sigprocmask, how, (long)set, (long)old, 8, 0, 0);
+}
+
+static void lock_trap(void)
+{
+	sigset_t all, before;
+
+	memset(&all, 0xff, sizeof(all));
+	memset(&before, 0, sizeof(before));
+	set_mask(SIG_BLOCK, &all, &before);
+	pthread_mutex_lock(&trap.lock);
+	trap.blocked_from = before;
+}
+
+static void unlock_trap(void)
+{
+	sigset_t before = trap.blocked_from;
+
+	pthread_mutex_unlock(&trap.lock);
+	set_mask(SIG_SETMASK, &before, NULL);
+}
+
+int uf_trap_install(void)
+{
+	struct sigaction action = {
+		.sa_sigaction = on_signal,
+		/* NODEFER: a handler may itself touch a handled page. ONSTACK: the stack may be one. */
+		.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER,
+	};
+	int err = 0;
+
+	lock_trap();
+	if (!trap.installed) {
+		/* The child of a fork must find the set whole and unlocked. */
+		err = -pthread_atfork(lock_trap, unlock_trap, unlock_trap);
+		if (!err) {
+			sigaction(SIGBUS, NULL, &trap.previous);
+			sigaction(SIGBUS, &action, NULL);
+			trap.installed = true;
+		}
+	}
+	unlock_trap();
+	return err;
+}
+
+/* Room for `extra` more. A new array is filled before it is published; the old one stays readable. */
+static int reserve(size_t extra)
+{
+	struct range_array *old = atomic_load_explicit(&trap.array, memory_order_relaxed), *array;
+	size_t count = atomic_load_explicit(&trap.count, memory_order_relaxed);
+	size_t capacity = old ? old->capacity : 16;
+
+	while (capacity < count + extra)
+		capacity *= 2;
+	if (old && capacity == old->capacity)
+		return 0;
+	array = calloc(1, sizeof(*array) + capacity * sizeof(array->at[0]));
+	if (!array)
+		return -ENOMEM;
+	array->capacity = capacity;
+	array->outgrown = old;
+	for (size_t i = 0; i < count; i++)
+		array->at[i] = old->at[i];
+	atomic_store_explicit(&trap.array, array, memory_order_release);
+	return 0;
+}
+
+int uf_trap_begin(unsigned extra)
+{
+	int err;
+
+	lock_trap();
+	err = reserve(extra);
+	if (err) {
+		unlock_trap();
+		return err;
+	}
+	atomic_fetch_add_explicit(&trap.sequence, 1, memory_order_acq_rel);
+	return 0;
+}
+
+void uf_trap_end(void)
+{
+	atomic_fetch_add_explicit(&trap.sequence, 1, memory_order_release);
+	unlock_trap();
+}
+
+static void set_range(struct range *range, uint64_t start, uint64_t end, struct uf *owner)
+{
+	atomic_store_explicit(&range->start, start, memory_order_release);
+	atomic_store_explicit(&range->end, end, memory_order_release);
+	atomic_store_explicit(&range->owner, owner, memory_order_release);
+}
+
+/* Moves the ranges from index `from` on by `by` places, and counts them. */
+static void shift(struct range_array *array, size_t from, ptrdiff_t by)
+{
+	size_t count = atomic_load_explicit(&trap.count, memory_order_relaxed);
+
+	if (by > 0) {
+		for (size_t i = count; i-- > from;)
+			set_range(&array->at[i + (size_t)by], array->at[i].start, array->at[i].end, array->at[i].owner);
+	} else {
+		for (size_t i = from; i < count; i++)
+			set_range(&array->at[i - (size_t)-by], array->at[i].start, array->at[i].end, array->at[i].owner);
+	}
+	atomic_store_explicit(&trap.count, count + (size_t)by, memory_order_release);
+}
+
+void uf_trap_remove(uint64_t start, uint64_t end)
+{
+	struct range_array *array = trap.array;
+	size_t i = find(array, trap.count, start);
+
+	if (i < trap.count && array->at[i].start < start && array->at[i].end > end) {
+		/* The middle of one range goes: two remain. */
+		uint64_t tail = array->at[i].end;
+
+		shift(array, i + 1, 1);
+		set_range(&array->at[i + 1], end, tail, array->at[i].owner);
+		array->at[i].end = start;
+		return;
+	}
+	if (i < trap.count && array->at[i].start < start)
+		array->at[i++].end = start;
+	while (i < trap.count && array->at[i].end <= end)
+		shift(array, i + 1, -1);
+	if (i < trap.count && array->at[i].start < end)
+		array->at[i].start = end;
+}
+
+void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner)
+{
+	struct range_array *array = trap.array;
+	size_t i;
+
+	uf_trap_remove(start, end);
+	i = find(array, trap.count, start);
+	/* Neighbours of one owner become one range: a region registered piece by piece costs one place. */
+	if (i > 0 && array->at[i - 1].end == start && array->at[i - 1].owner == owner) {
+		if (i < trap.count && array->at[i].start == end && array->at[i].owner == owner) {
+			end = array->at[i].end;
+			shift(array, i + 1, -1);
+		}
+		array->at[i - 1].end = end;
+		return;
+	}
+	if (i < trap.count && array->at[i].start == end && array->at[i].owner == owner) {
+		array->at[i].start = start;
+		return;
+	}
+	shift(array, i, 1);
+	set_range(&array->at[i], start, end, owner);
+}
+
+void uf_trap_remove_owner(const struct uf *owner)
+{
+	struct range_array *array;
+	size_t kept = 0;
+
+	if (uf_trap_begin(0))
+		return;
+	array = trap.array;
+	for (size_t i = 0; i < trap.count; i++) {
+		if (array->at[i].owner == owner)
+			continue;
+		set_range(&array->at[kept++], array->at[i].start, array->at[i].end, array->at[i].owner);
+	}
+	trap.count = kept;
+	uf_trap_end();
+}

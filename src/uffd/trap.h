@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * trap.h - the one signal handler of the library, and the ranges it serves
+ *
+ * A range is added when an object with a handler registers it, and removed when it unregisters it. A SIGBUS with
+ * BUS_ADRERR inside a range goes to the object's handler; every other one takes the way it would have taken without us.
+ *
+ * Lookups run in the signal handler, without a lock; changes are serialized and exclude lookups (see trap.c).
+ */
+#ifndef UFFD_TRAP_H
+#define UFFD_TRAP_H
+
+#include <stdint.h>
+
+#include <userfault/uffd.h>
+
+/* Installs the SIGBUS handler, once for the process. 0 or -errno. */
+int uf_trap_install(void);
+
+/*
+ * Changes the set of ranges around a request that must succeed for the change to hold:
+ *
+ *	r = uf_trap_begin(extra);    room for `extra` more ranges, or -ENOMEM and nothing is held
+ *	r = ioctl(...);              a thread that faults meanwhile waits in the trap for uf_trap_end()
+ *	if (!r) uf_trap_add(...);    cannot fail
+ *	uf_trap_end();
+ *
+ * Between begin and end all signals are blocked, and nothing may touch memory of a handled range.
+ */
+int uf_trap_begin(unsigned extra);
+void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner);    /* replaces what was there */
+void uf_trap_remove(uint64_t start, uint64_t end);                   /* of any owner */
+void uf_trap_remove_owner(const struct uf *owner);
+void uf_trap_end(void);
+
+#endif
