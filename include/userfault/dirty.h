@@ -15,7 +15,10 @@
  * Two methods with the same answers:
  *   async   the kernel lifts the protection by itself and remembers (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7);
  *           the first write to a page costs about a microsecond, no thread is needed
- *   sync    write-protection faults, resolved by a thread of the tracker (Linux 5.7; shared memory and hugetlbfs 5.19)
+ *   sync    write-protection faults, resolved by a thread of the tracker (Linux 5.7; shared memory and hugetlbfs 5.19).
+ *           Memory that is given back (MADV_DONTNEED, MADV_REMOVE) loses its protection: track it anew.
+ *
+ * Memory that is unmapped, or mapped anew, under a tracker is no longer watched and is passed over.
  *
  * Results, addresses and units are as in <userfault/uffd.h>. The functions may be called from any number of threads, but
  * not in signal handlers, and uf_dirty_close() comes last. The tracker's own memory is mapped apart: a heap may be
@@ -86,8 +89,8 @@ int uf_dirty_untrack(struct uf_dirty *tracker, void *addr, size_t len);
  * later is reported next time. Parts of [start, end) that are not watched are passed over.
  * -EINVAL: start > end, not aligned, count 0, unknown flag.
  */
-ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end, struct uf_dirty_range *ranges, size_t count,
-			 unsigned flags, uint64_t *next);
+ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end, struct uf_dirty_range *ranges,
+			 size_t count, unsigned flags, uint64_t *next);
 
 /* Stop watching everything; NULL is allowed. */
 void uf_dirty_close(struct uf_dirty *tracker);

@@ -31,8 +31,8 @@ static void on_write(struct uf_dirty *tracker, uint64_t addr)
 
 		atomic_fetch_or(&region->bits[index / 64], (uint64_t)1 << (index % 64));
 		/* -ENOENT: it was unregistered meanwhile, and whoever waited has been woken by that. */
-		uf_writeprotect(tracker->uf, (void *)(uintptr_t)(region->start + index * region->page_size), region->page_size,
-				0);
+		uf_writeprotect(tracker->uf, (void *)(uintptr_t)(region->start + index * region->page_size),
+				region->page_size, 0);
 	}
 	dirty_look_end(tracker);
 }
@@ -130,8 +130,8 @@ static void sync_untrack(struct uf_dirty *tracker, const struct dirty_region *re
 }
 
 /* Takes the bits of one word that lie in [first, last), and protects their pages again, run by run. */
-static int collect_word(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t first, uint64_t last, bool keep,
-			struct dirty_answer *answer, uint64_t *next)
+static int collect_word(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t first, uint64_t last,
+			bool keep, struct dirty_answer *answer, uint64_t *next)
 {
 	_Atomic uint64_t *word = &region->bits[first / 64];
 	uint64_t index = first;
@@ -158,7 +158,8 @@ static int collect_word(struct uf_dirty *tracker, const struct dirty_region *reg
 		if (!keep) {
 			atomic_fetch_and(word, ~mask);
 			dirty_look_wait(tracker);
-			uf_writeprotect(tracker->uf, (void *)(uintptr_t)start, end - start, UFFDIO_WRITEPROTECT_MODE_WP);
+			uf_writeprotect(tracker->uf, (void *)(uintptr_t)start, end - start,
+					UFFDIO_WRITEPROTECT_MODE_WP);
 		}
 		index += run;
 	}

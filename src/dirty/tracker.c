@@ -250,15 +250,16 @@ static uint64_t round_down(uint64_t value, size_t unit)
 	return value & ~(uint64_t)(unit - 1);
 }
 
-ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end, struct uf_dirty_range *ranges, size_t count,
-			 unsigned flags, uint64_t *next)
+ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end, struct uf_dirty_range *ranges,
+			 size_t count, unsigned flags, uint64_t *next)
 {
 	struct dirty_answer answer = {.ranges = ranges, .room = count};
 	uint64_t at = start, page_mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
 	const struct dirty_list *list;
 	int err = 0;
 
-	if (!tracker || !ranges || !count || !next || start > end || ((start | end) & page_mask) || (flags & ~UF_DIRTY_KEEP))
+	if (!tracker || !ranges || !count || !next || start > end || ((start | end) & page_mask) ||
+	    (flags & ~UF_DIRTY_KEEP))
 		return -EINVAL;
 
 	pthread_mutex_lock(&tracker->lock);

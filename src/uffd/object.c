@@ -114,7 +114,8 @@ static bool way_fits(enum uf_way way, unsigned flags)
 
 int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, const struct uf_options *opts)
 {
-	int open_flags = (opts->flags & UF_OPEN_BLOCKING ? 0 : O_NONBLOCK) | (opts->flags & UF_OPEN_INHERIT ? 0 : O_CLOEXEC) |
+	int open_flags = (opts->flags & UF_OPEN_BLOCKING ? 0 : O_NONBLOCK) |
+			 (opts->flags & UF_OPEN_INHERIT ? 0 : O_CLOEXEC) |
 			 (opts->flags & UF_OPEN_USER_MODE_ONLY ? UFFD_USER_MODE_ONLY : 0);
 	int refusal = 0, shortage = 0;
 
@@ -259,16 +260,20 @@ int uf_unregister(struct uf *uf, void *addr, size_t len)
 
 	if (!uf)
 		return -EINVAL;
-	if (!uf->handler)
-		return uf_ioctl(uf, UFFDIO_UNREGISTER, &range);
-
-	err = uf_trap_begin(1);
-	if (err)
-		return err;
-	err = uf_ioctl(uf, UFFDIO_UNREGISTER, &range);
-	if (!err)
-		uf_trap_remove(address(addr), address(addr) + len);
-	uf_trap_end();
+	if (uf->handler) {
+		err = uf_trap_begin(1);
+		if (err)
+			return err;
+		err = uf_ioctl(uf, UFFDIO_UNREGISTER, &range);
+		if (!err)
+			uf_trap_remove(address(addr), address(addr) + len);
+		uf_trap_end();
+	} else {
+		err = uf_ioctl(uf, UFFDIO_UNREGISTER, &range);
+		/* The kernel wakes missing faults only; a writer that waits would wait for ever. */
+		if (!err)
+			uf_ioctl(uf, UFFDIO_WAKE, &range);
+	}
 	return err;
 }
 

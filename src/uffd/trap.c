@@ -39,13 +39,14 @@ struct range_array {
 
 /* All the library keeps for the whole process. */
 static struct {
-	pthread_mutex_t lock;           /* serializes changes; taken with signals blocked, and inside no other lock */
-	sigset_t blocked_from;          /* the mask before that; under lock */
-	_Atomic unsigned sequence;      /* odd while the set changes; its even store publishes the change */
+	pthread_mutex_t lock;	   /* serializes changes; taken with signals blocked, and inside no other lock */
+	sigset_t blocked_from;	   /* the mask before that; under lock */
+	_Atomic unsigned sequence; /* odd while the set changes; its even store publishes the change */
 	struct range_array *_Atomic array;
-	_Atomic size_t count;           /* of array->at; may be ahead of the array a lookup holds, which it then clips */
-	bool installed;                 /* under lock */
-	struct sigaction previous;      /* whom SIGBUS went to before us; set before `installed`, never again */
+	_Atomic size_t count;	   /* of array->at; may be ahead of the array a lookup holds, which it then clips */
+	_Atomic unsigned removals; /* counts ranges taken out; changed while `sequence` is odd */
+	bool installed;		   /* under lock */
+	struct sigaction previous; /* whom SIGBUS went to before us; set before `installed`, never again */
 } trap = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* The index of the first range that ends behind addr. */
@@ -64,7 +65,7 @@ static size_t find(const struct range_array *array, size_t count, uint64_t addr)
 	return low;
 }
 
-static struct uf *owner_of(uint64_t addr)
+struct uf *uf_trap_owner(uint64_t addr)
 {
 	for (unsigned tries = 0;; tries++) {
 		unsigned sequence = atomic_load_explicit(&trap.sequence, memory_order_acquire);
@@ -116,7 +117,8 @@ static uint64_t access_flags(const ucontext_t *context)
 		if (head[0] == 0x45535201) {
 			memcpy(&syndrome, record + 8, sizeof(syndrome));
 			if (syndrome & (1 << 6))
-				flags = UFFD_PAGEFAULT_FLAG_WRITE | ((syndrome & 0x3c) == 0x0c ? UFFD_PAGEFAULT_FLAG_WP : 0);
+				flags = UFFD_PAGEFAULT_FLAG_WRITE |
+					((syndrome & 0x3c) == 0x0c ? UFFD_PAGEFAULT_FLAG_WP : 0);
 			break;
 		}
 		record += head[1];
@@ -133,7 +135,8 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 
 	if (!(previous->sa_flags & SA_SIGINFO) && previous->sa_handler == SIG_IGN && !synchronous)
 		return;
-	if (!(previous->sa_flags & SA_SIGINFO) && (previous->sa_handler == SIG_DFL || previous->sa_handler == SIG_IGN)) {
+	if (!(previous->sa_flags & SA_SIGINFO) &&
+	    (previous->sa_handler == SIG_DFL || previous->sa_handler == SIG_IGN)) {
 		struct sigaction fatal = {.sa_handler = SIG_DFL};
 
 		/*
@@ -157,6 +160,30 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+static bool serve(struct uf *owner, const struct uf_fault *fault)
+{
+	int saved = errno; /* the handler may use libc */
+	int err = owner->handler(owner, fault, owner->arg);
+
+	errno = saved;
+	return !err;
+}
+
+/*
+ * Whether a range was taken out since this thread asked last. A fault that nobody serves may have been in a range that
+ * another thread unregistered after the access, even if it has registered it again since. The access, repeated, then is an
+ * ordinary one, or finds its handler. If it was none of that, the signal comes again, and the answer is no.
+ */
+static bool may_have_been_unregistered(void)
+{
+	static __thread unsigned seen __attribute__((tls_model("initial-exec")));
+	unsigned removals = atomic_load_explicit(&trap.removals, memory_order_acquire);
+	bool changed = removals != seen;
+
+	seen = removals;
+	return changed;
+}
+
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	/* Not BUS_MCEERR_AR: that is a poisoned page, which nobody can deliver. */
@@ -165,16 +192,12 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 			.address = (uint64_t)(uintptr_t)info->si_addr,
 			.flags = access_flags(context),
 		};
-		struct uf *owner = owner_of(fault.address);
+		struct uf *owner = uf_trap_owner(fault.address);
 
-		if (owner) {
-			int saved = errno; /* the handler may use libc */
-			int err = owner->handler(owner, &fault, owner->arg);
-
-			errno = saved;
-			if (!err)
-				return;
-		}
+		if (owner && serve(owner, &fault))
+			return;
+		if (may_have_been_unregistered())
+			return;
 	}
 	pass_on(sig, info, context);
 }
@@ -286,12 +309,13 @@ static void shift(struct range_array *array, size_t from, ptrdiff_t by)
 			set_range(&array->at[i + (size_t)by], array->at[i].start, array->at[i].end, array->at[i].owner);
 	} else {
 		for (size_t i = from; i < count; i++)
-			set_range(&array->at[i - (size_t)-by], array->at[i].start, array->at[i].end, array->at[i].owner);
+			set_range(&array->at[i - (size_t)-by], array->at[i].start, array->at[i].end,
+				  array->at[i].owner);
 	}
 	atomic_store_explicit(&trap.count, count + (size_t)by, memory_order_release);
 }
 
-void uf_trap_remove(uint64_t start, uint64_t end)
+static void clear(uint64_t start, uint64_t end)
 {
 	struct range_array *array = trap.array;
 	size_t i = find(array, trap.count, start);
@@ -313,12 +337,18 @@ void uf_trap_remove(uint64_t start, uint64_t end)
 		array->at[i].start = end;
 }
 
+void uf_trap_remove(uint64_t start, uint64_t end)
+{
+	clear(start, end);
+	atomic_fetch_add_explicit(&trap.removals, 1, memory_order_release);
+}
+
 void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner)
 {
 	struct range_array *array = trap.array;
 	size_t i;
 
-	uf_trap_remove(start, end);
+	clear(start, end);
 	i = find(array, trap.count, start);
 	/* Neighbours of one owner become one range: a region registered piece by piece costs one place. */
 	if (i > 0 && array->at[i - 1].end == start && array->at[i - 1].owner == owner) {
@@ -342,6 +372,7 @@ void uf_trap_remove_owner(const struct uf *owner)
 	struct range_array *array;
 	size_t kept = 0;
 
+	/* Fails only for want of a first array, and then there is nothing to remove. */
 	if (uf_trap_begin(0))
 		return;
 	array = trap.array;
@@ -351,5 +382,6 @@ void uf_trap_remove_owner(const struct uf *owner)
 		set_range(&array->at[kept++], array->at[i].start, array->at[i].end, array->at[i].owner);
 	}
 	trap.count = kept;
+	atomic_fetch_add_explicit(&trap.removals, 1, memory_order_release);
 	uf_trap_end();
 }

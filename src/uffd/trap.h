@@ -28,9 +28,12 @@ int uf_trap_install(void);
  * Between begin and end all signals are blocked, and nothing may touch memory of a handled range.
  */
 int uf_trap_begin(unsigned extra);
-void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner);    /* replaces what was there */
-void uf_trap_remove(uint64_t start, uint64_t end);                   /* of any owner */
+void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner); /* replaces what was there */
+void uf_trap_remove(uint64_t start, uint64_t end);		  /* of any owner */
 void uf_trap_remove_owner(const struct uf *owner);
 void uf_trap_end(void);
+
+/* Whose range addr lies in, or NULL. Waits while a change is under way; for any thread, and for signal handlers. */
+struct uf *uf_trap_owner(uint64_t addr);
 
 #endif

@@ -28,13 +28,13 @@ struct test {
 
 void test_add(struct test *test);
 
-#define TEST(ident, sentence)                                                                       \
-	static void test_##ident(void);                                                             \
-	static __attribute__((constructor)) void add_##ident(void)                                  \
-	{                                                                                           \
-		static struct test self = {.name = #ident, .text = sentence, .run = test_##ident};  \
-		test_add(&self);                                                                    \
-	}                                                                                           \
+#define TEST(ident, sentence)                                                                      \
+	static void test_##ident(void);                                                            \
+	static __attribute__((constructor)) void add_##ident(void)                                 \
+	{                                                                                          \
+		static struct test self = {.name = #ident, .text = sentence, .run = test_##ident}; \
+		test_add(&self);                                                                   \
+	}                                                                                          \
 	static void test_##ident(void)
 
 /* End the test's process (exit status 1, 77). Usable in threads and in children of the test as well. */
