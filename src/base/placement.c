@@ -37,25 +37,27 @@ static int processor_of(int stat)
 	return at ? atoi(at + 1) : -EINVAL;
 }
 
-int follow_thread(struct follow *follow, uint32_t tid)
+static int start_following(struct follow *follow, uint32_t tid)
+{
+	char path[32];
+	int stat;
+
+	snprintf(path, sizeof(path), "/proc/%u/stat", tid);
+	stat = raw_open(path, O_RDONLY | O_CLOEXEC);
+	if (stat < 0)
+		return stat;
+	if (follow->stat >= 0)
+		raw_close(follow->stat);
+	follow->stat = stat;
+	follow->tid = tid;
+	follow->credit = FOLLOW_INTERVAL;
+	return 0;
+}
+
+static int move_to(struct follow *follow, int cpu)
 {
 	cpu_set_t set;
-	int cpu;
 
-	if (tid == follow->tid && ++follow->seen < FOLLOW_INTERVAL)
-		return follow->cpu;
-	if (tid != follow->tid) {
-		char path[32];
-
-		follow_close(follow);
-		snprintf(path, sizeof(path), "/proc/%u/stat", tid);
-		follow->stat = raw_open(path, O_RDONLY | O_CLOEXEC);
-		if (follow->stat < 0)
-			return follow->stat;
-		follow->tid = tid;
-	}
-	follow->seen = 0;
-	cpu = processor_of(follow->stat);
 	if (cpu < 0 || cpu == follow->cpu)
 		return cpu;
 	CPU_ZERO(&set);
@@ -64,4 +66,24 @@ int follow_thread(struct follow *follow, uint32_t tid)
 		return -errno;
 	follow->cpu = cpu;
 	return cpu;
+}
+
+int follow_thread(struct follow *follow, uint32_t tid)
+{
+	if (tid == follow->tid) {
+		if (follow->credit < FOLLOW_INTERVAL)
+			follow->credit++;
+		if (++follow->seen < FOLLOW_INTERVAL)
+			return follow->cpu;
+	} else if (follow->credit) {
+		follow->credit--;
+		return follow->cpu;
+	} else {
+		int err = start_following(follow, tid);
+
+		if (err)
+			return err;
+	}
+	follow->seen = 0;
+	return move_to(follow, processor_of(follow->stat));
 }

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+/* The table of figures, and which of them to measure. */
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "bench.h"
+
+static const struct figure figures[] = {
+	{"fault.kernel.thread", "us", fault_thread, bare_thread, NEAR, .tail = true},
+	{"fault.kernel.thread.far", "us", fault_thread, bare_thread, FAR},
+	{"fault.kernel.thread.spin", "us", fault_thread, bare_thread, SPIN},
+	{"fault.kernel.inline", "us", fault_inline, bare_inline, NEAR},
+	{"fault.kernel.follow", "us", fault_follow, fault_scheduled, MOVED},
+	{"fault.kernel.follow.free", "us", fault_follow, fault_scheduled, FREE},
+	{"fill.copy", "GB/s", fill_copy, bare_memcpy, NEAR, .memory = FILL_MIB},
+	{"fill.move", "GB/s", fill_move, bare_memcpy, NEAR, .memory = FILL_MIB},
+	{"fill.zero", "GB/s", fill_zero, bare_first_touch, NEAR, .memory = FILL_MIB},
+	{"dirty.scan", "ms/GiB", dirty_scan, bare_scan, NEAR, .memory = SCAN_MIB},
+	{"dirty.write.async", "us", dirty_write_async, bare_mprotect, NEAR},
+	{"dirty.write.sync", "us", dirty_write_sync, bare_mprotect, NEAR},
+};
+
+#define COUNT (sizeof(figures) / sizeof(figures[0]))
+
+/* The rows of one figure: itself, and its tail. */
+struct rows {
+	bool median, tail;
+};
+
+static const char *tail_name(const struct figure *figure, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s.p99", figure->name);
+	return buf;
+}
+
+static bool is_family(const char *name, const char *only)
+{
+	size_t len = strlen(only);
+
+	return !strncmp(name, only, len) && (name[len] == '.' || name[len] == '\0');
+}
+
+/* A name that is a row's means that row alone; otherwise it is a family's: all that begins with it, up to a dot. */
+static bool select_rows(const char *only, struct rows *selected)
+{
+	bool any = false;
+	char name[64];
+
+	for (size_t i = 0; i < COUNT; i++) {
+		selected[i].median = !strcmp(figures[i].name, only);
+		selected[i].tail = figures[i].tail && !strcmp(tail_name(&figures[i], name, sizeof(name)), only);
+		any |= selected[i].median || selected[i].tail;
+	}
+	if (any)
+		return true;
+	for (size_t i = 0; i < COUNT; i++) {
+		bool member = is_family(figures[i].name, only);
+
+		selected[i] = (struct rows){.median = member, .tail = member && figures[i].tail};
+		any |= member;
+	}
+	return any;
+}
+
+static int list_names(const char *unknown)
+{
+	char name[64];
+
+	fprintf(stderr, "bench: no figure or family named '%s'; there are:", unknown);
+	for (size_t i = 0; i < COUNT; i++) {
+		fprintf(stderr, " %s", figures[i].name);
+		if (figures[i].tail)
+			fprintf(stderr, " %s", tail_name(&figures[i], name, sizeof(name)));
+	}
+	fprintf(stderr, "\n");
+	return 2;
+}
+
+static int usable_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+}
+
+/* Measures a figure and reports its rows. False when it could not run. */
+static bool run(const struct figure *figure, struct rows rows, struct report *report)
+{
+	struct result result;
+	char reason[256], name[64];
+
+	if (!measure(figure, &result, reason, sizeof(reason))) {
+		printf("%-28s cannot run: %s\n", figure->name, reason);
+		return false;
+	}
+	if (rows.median)
+		report_row(report, figure->name, figure->unit, result.value, result.baseline, result.ratio_low,
+		           result.ratio_high, result.rounds);
+	if (rows.tail)
+		report_row(report, tail_name(figure, name, sizeof(name)), figure->unit, result.tail,
+		           result.tail_baseline, result.tail_low, result.tail_high, result.rounds);
+	return true;
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: bench [--only NAME] [--json PATH]\n");
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	const char *only = NULL, *path = "bench.json";
+	struct rows selected[COUNT];
+	struct report *report;
+	unsigned measured = 0, failed = 0;
+
+	for (int i = 1; i < argc; i += 2) {
+		if (i + 1 < argc && !strcmp(argv[i], "--only"))
+			only = argv[i + 1];
+		else if (i + 1 < argc && !strcmp(argv[i], "--json"))
+			path = argv[i + 1];
+		else
+			return usage();
+	}
+	for (size_t i = 0; i < COUNT; i++)
+		selected[i] = (struct rows){.median = true, .tail = figures[i].tail};
+	if (only && !select_rows(only, selected))
+		return list_names(only);
+
+	report = report_new();
+	if (!report)
+		return 1;
+	for (size_t i = 0; i < COUNT; i++) {
+		if (!selected[i].median && !selected[i].tail)
+			continue;
+		if (figures[i].place != NEAR && usable_cpus() < 2)
+			printf("%-28s left out: it needs two CPUs, and there is one\n", figures[i].name);
+		else if (run(&figures[i], selected[i], report))
+			measured++;
+		else
+			failed++;
+	}
+	if (report_write(report, path))
+		return 1;
+	return failed || !measured ? 1 : 0;
+}
