@@ -41,9 +41,9 @@ enum place {
 /* One side in one round. */
 struct bench {
 	enum place place;
-	unsigned round;       /* the same for both sides: they work in the same random order */
-	int cpu, other_cpu;   /* of the side's own thread; of a monitor far away (-1: no such CPU) */
-	size_t page;          /* the system's page size, bytes */
+	unsigned round;     /* the same for both sides: they work in the same random order */
+	int cpu, other_cpu; /* of the side's own thread; of a monitor far away (-1: no such CPU) */
+	size_t page;        /* the system's page size, bytes */
 	struct samples *samples;
 };
 
@@ -54,15 +54,15 @@ struct figure {
 	const char *unit; /* of the samples; all but "GB/s" is a time, where less is better */
 	bench_side *side, *baseline;
 	enum place place;
-	bool tail;       /* the 99th percentile of the same samples is a row of its own, NAME.p99 */
-	size_t memory;   /* MiB in use at a time, beyond a few times FAULT_PAGES: warmed before the rounds */
+	bool tail;     /* the 99th percentile of the same samples is a row of its own, NAME.p99 */
+	size_t memory; /* MiB in use at a time, beyond a few times FAULT_PAGES: warmed before the rounds */
 };
 
 /* What came of it: medians over the rounds. */
 struct result {
-	double value, baseline;           /* median of the samples */
-	double tail, tail_baseline;       /* their 99th percentile */
-	double ratio_low, ratio_high;     /* quartiles of the rounds' own ratios: how far to trust the ratio */
+	double value, baseline;       /* median of the samples */
+	double tail, tail_baseline;   /* their 99th percentile */
+	double ratio_low, ratio_high; /* quartiles of the rounds' own ratios: how far to trust the ratio */
 	double tail_low, tail_high;
 	unsigned rounds;
 };
@@ -113,7 +113,7 @@ bool measure(const struct figure *figure, struct result *result, char *reason, s
 struct report;
 struct report *report_new(void);
 void report_row(struct report *report, const char *name, const char *unit, double value, double baseline, double low,
-		double high, unsigned rounds);
+                double high, unsigned rounds);
 int report_write(struct report *report, const char *path); /* 0, or -1 after a message; frees the report */
 
 /* ---- sides, by file ---- */
@@ -127,10 +127,10 @@ bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, b
 /* What the sides of one figure must agree on. */
 #define FAULT_PAGES 4096              /* faulted on in one round */
 #define FILL_MIB    256               /* delivered in one round */
-#define CHUNK	    ((size_t)1 << 20) /* bytes delivered by one call */
+#define CHUNK       ((size_t)1 << 20) /* bytes delivered by one call */
 #define SCAN_MIB    1024              /* scanned at once */
 #define SCAN_PASSES 7                 /* in one round, the first not counted */
 #define SCAN_DIRTY  10                /* every tenth page is dirty */
-#define CONTENT	    0x5a              /* the first byte of every page that is delivered */
+#define CONTENT     0x5a              /* the first byte of every page that is delivered */
 
 #endif

@@ -90,7 +90,7 @@ int uf_dirty_untrack(struct uf_dirty *tracker, void *addr, size_t len);
  * -EINVAL: start > end, not aligned, count 0, unknown flag.
  */
 ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end, struct uf_dirty_range *ranges,
-			 size_t count, unsigned flags, uint64_t *next);
+                         size_t count, unsigned flags, uint64_t *next);
 
 /* Stop watching everything; NULL is allowed. */
 void uf_dirty_close(struct uf_dirty *tracker);

@@ -13,7 +13,7 @@
 #include <linux/userfaultfd.h>
 
 #ifndef USERFAULTFD_IOC_NEW /* 6.1: the one request of /dev/userfaultfd */
-#define USERFAULTFD_IOC	    0xAA
+#define USERFAULTFD_IOC     0xAA
 #define USERFAULTFD_IOC_NEW _IO(USERFAULTFD_IOC, 0x00)
 #endif
 
@@ -37,7 +37,7 @@
 
 #ifndef UFFD_FEATURE_POISON /* 6.6 */
 #define UFFD_FEATURE_POISON (1 << 14)
-#define _UFFDIO_POISON	    (0x08)
+#define _UFFDIO_POISON      (0x08)
 struct uffdio_poison {
 	struct uffdio_range range;
 #define UFFDIO_POISON_MODE_DONTWAKE ((__u64)1 << 0)
@@ -53,12 +53,12 @@ struct uffdio_poison {
 
 #ifndef UFFD_FEATURE_MOVE /* 6.8 */
 #define UFFD_FEATURE_MOVE (1 << 16)
-#define _UFFDIO_MOVE	  (0x05)
+#define _UFFDIO_MOVE      (0x05)
 struct uffdio_move {
 	__u64 dst;
 	__u64 src;
 	__u64 len;
-#define UFFDIO_MOVE_MODE_DONTWAKE	 ((__u64)1 << 0)
+#define UFFDIO_MOVE_MODE_DONTWAKE        ((__u64)1 << 0)
 #define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((__u64)1 << 1)
 	__u64 mode;
 	__s64 move; /* bytes moved, or a negated errno value */
@@ -67,11 +67,11 @@ struct uffdio_move {
 #endif
 
 #ifndef UFFD_FEATURE_RWP /* 7.3 */
-#define UFFD_FEATURE_RWP	 (1 << 17)
-#define UFFD_FEATURE_RWP_ASYNC	 (1 << 18)
+#define UFFD_FEATURE_RWP         (1 << 17)
+#define UFFD_FEATURE_RWP_ASYNC   (1 << 18)
 #define UFFDIO_REGISTER_MODE_RWP ((__u64)1 << 3)
-#define UFFD_PAGEFAULT_FLAG_RWP	 (1 << 3)
-#define _UFFDIO_RWPROTECT	 (0x09)
+#define UFFD_PAGEFAULT_FLAG_RWP  (1 << 3)
+#define _UFFDIO_RWPROTECT        (0x09)
 struct uffdio_rwprotect {
 	struct uffdio_range range;
 #define UFFDIO_RWPROTECT_MODE_RWP      ((__u64)1 << 0)

@@ -40,15 +40,15 @@ struct uf;
 
 /* What serves the object. */
 enum uf_engine {
-	UF_ENGINE_AUTO,	  /* uf_open(): the first that grants what is required */
+	UF_ENGINE_AUTO,   /* uf_open(): the first that grants what is required */
 	UF_ENGINE_KERNEL, /* the kernel's userfaultfd */
-	UF_ENGINE_USER,	  /* reserved for page faults handled wholly in user space; uf_open(): -EOPNOTSUPP */
+	UF_ENGINE_USER,   /* reserved for page faults handled wholly in user space; uf_open(): -EOPNOTSUPP */
 };
 
 /* How a descriptor of the kernel is had, in the order in which uf_open() tries. */
 enum uf_way {
-	UF_WAY_SYSCALL,	  /* userfaultfd(2): needs CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1 */
-	UF_WAY_DEVICE,	  /* /dev/userfaultfd, Linux 6.1: needs permission on the node, no capability */
+	UF_WAY_SYSCALL,   /* userfaultfd(2): needs CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1 */
+	UF_WAY_DEVICE,    /* /dev/userfaultfd, Linux 6.1: needs permission on the node, no capability */
 	UF_WAY_USER_MODE, /* userfaultfd(2) with UFFD_USER_MODE_ONLY, Linux 5.11: needs nothing */
 	UF_WAY_COUNT,
 	UF_WAY_ADOPTED = UF_WAY_COUNT, /* it came as a descriptor: uf_adopt() */
@@ -58,7 +58,7 @@ enum uf_way {
 #define UF_OPEN_USER_MODE_ONLY (1u << 0) /* a touch by the kernel itself (in a system call) fails: EFAULT, or SIGBUS */
 #define UF_OPEN_KERNEL_FAULTS  (1u << 1) /* refuse ways in which such touches cannot be served */
 #define UF_OPEN_BLOCKING       (1u << 2) /* without O_NONBLOCK: uf_read() waits, but poll(2) reports POLLERR */
-#define UF_OPEN_INHERIT	       (1u << 3) /* without O_CLOEXEC */
+#define UF_OPEN_INHERIT        (1u << 3) /* without O_CLOEXEC */
 
 /* A fault as the faulting thread sees it. */
 struct uf_fault {
@@ -83,11 +83,11 @@ typedef int uf_handler(struct uf *uf, const struct uf_fault *fault, void *arg);
 struct uf_options {
 	size_t size; /* sizeof(struct uf_options): the structure grows only at its end */
 	enum uf_engine engine;
-	unsigned flags;	     /* UF_OPEN_* */
+	unsigned flags;      /* UF_OPEN_* */
 	uint64_t required;   /* UFFD_FEATURE_*: open fails where one of them cannot be had */
 	uint64_t wanted;     /* UFFD_FEATURE_*: enabled where they can be had */
 	uf_handler *handler; /* or NULL: faults are read; implies UFFD_FEATURE_SIGBUS */
-	void *arg;	     /* for the handler */
+	void *arg;           /* for the handler */
 };
 
 /*
@@ -213,7 +213,7 @@ ssize_t uf_continue(struct uf *uf, void *addr, size_t len, uint64_t mode);
 /*
  * Moves private anonymous pages from src to dst, without a copy; src is missing from then on. In the object's own process
  * only (-EINVAL elsewhere). mode: UFFDIO_MOVE_MODE_DONTWAKE, _ALLOW_SRC_HOLES. -ENOENT also: a hole in src; -EBUSY: a page
- * of src is pinned or shared since a fork; -EINVAL also: a side spans two mappings. Linux 6.8.
+ * of src is pinned or shared since a fork; -EINVAL also: dst is not registered, or a side spans two mappings. Linux 6.8.
  */
 ssize_t uf_move(struct uf *uf, void *dst, void *src, size_t len, uint64_t mode);
 
@@ -272,8 +272,8 @@ int uf_ioctl(struct uf *uf, unsigned long request, void *arg);
 
 /* The kinds of memory that differ in what can be done with them. */
 enum uf_memory {
-	UF_MEMORY_ANON,	   /* private anonymous */
-	UF_MEMORY_SHMEM,   /* shared anonymous, memfd, tmpfs, System V */
+	UF_MEMORY_ANON,    /* private anonymous */
+	UF_MEMORY_SHMEM,   /* shared anonymous, memfd, tmpfs; not System V, although the kernel's text says so */
 	UF_MEMORY_HUGETLB, /* hugetlbfs */
 	UF_MEMORY_COUNT,
 };
@@ -284,21 +284,21 @@ enum uf_mode { UF_MODE_MISSING, UF_MODE_WP, UF_MODE_MINOR, UF_MODE_COUNT };
 /* Why a way does not work. */
 enum uf_obstacle {
 	UF_OBSTACLE_NONE,
-	UF_OBSTACLE_KERNEL,	/* built without CONFIG_USERFAULTFD, or older than the way */
-	UF_OBSTACLE_SYSCTL,	/* vm.unprivileged_userfaultfd = 0, and no CAP_SYS_PTRACE in the first user namespace */
-	UF_OBSTACLE_SECCOMP,	/* a seccomp filter, a device cgroup, or a sandbox that behaves like one */
-	UF_OBSTACLE_NO_NODE,	/* the kernel has the device, but /dev/userfaultfd is absent or has another number */
+	UF_OBSTACLE_KERNEL,     /* built without CONFIG_USERFAULTFD, or older than the way */
+	UF_OBSTACLE_SYSCTL,     /* vm.unprivileged_userfaultfd = 0, and no CAP_SYS_PTRACE in the first user namespace */
+	UF_OBSTACLE_SECCOMP,    /* a seccomp filter, a device cgroup, or a sandbox that behaves like one */
+	UF_OBSTACLE_NO_NODE,    /* the kernel has the device, but /dev/userfaultfd is absent or has another number */
 	UF_OBSTACLE_PERMISSION, /* the node may not be opened: its owner and mode, or a mount with nodev */
-	UF_OBSTACLE_OTHER,	/* see `error` */
+	UF_OBSTACLE_OTHER,      /* see `error` */
 	UF_OBSTACLE_COUNT,
 };
 
 struct uf_probe_way {
 	int error; /* 0 when it works; otherwise a negated errno value, and what follows `obstacle` is 0 */
 	enum uf_obstacle obstacle; /* why */
-	int kernel_faults;	   /* 1 when touches by the kernel itself are served too */
-	uint64_t features;	   /* available features: UFFD_FEATURE_* and what else the kernel reports */
-	uint64_t ioctls;	   /* requests of the object, 1 << _UFFDIO_* */
+	int kernel_faults;         /* 1 when touches by the kernel itself are served too */
+	uint64_t features;         /* available features: UFFD_FEATURE_* and what else the kernel reports */
+	uint64_t ioctls;           /* requests of the object, 1 << _UFFDIO_* */
 	/*
 	 * Requests of a range, 1 << _UFFDIO_*, as the kernel answers when one is registered in this mode alone; 0: cannot be
 	 * registered so. Linux offers MOVE for shmem too and then refuses it (-EINVAL): it serves anon only.

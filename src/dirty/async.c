@@ -66,7 +66,7 @@ static void async_dispose(struct uf_dirty *tracker, struct dirty_region *region)
 }
 
 static int async_collect(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t start, uint64_t end,
-			 unsigned flags, struct dirty_answer *answer, uint64_t *next)
+                         unsigned flags, struct dirty_answer *answer, uint64_t *next)
 {
 	bool keep = flags & UF_DIRTY_KEEP;
 

@@ -32,7 +32,7 @@ static void on_write(struct uf_dirty *tracker, uint64_t addr)
 		atomic_fetch_or(&region->bits[index / 64], (uint64_t)1 << (index % 64));
 		/* -ENOENT: it was unregistered meanwhile, and whoever waited has been woken by that. */
 		uf_writeprotect(tracker->uf, (void *)(uintptr_t)(region->start + index * region->page_size),
-				region->page_size, 0);
+		                region->page_size, 0);
 	}
 	dirty_look_end(tracker);
 }
@@ -131,7 +131,7 @@ static void sync_untrack(struct uf_dirty *tracker, const struct dirty_region *re
 
 /* Takes the bits of one word that lie in [first, last), and protects their pages again, run by run. */
 static int collect_word(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t first, uint64_t last,
-			bool keep, struct dirty_answer *answer, uint64_t *next)
+                        bool keep, struct dirty_answer *answer, uint64_t *next)
 {
 	_Atomic uint64_t *word = &region->bits[first / 64];
 	uint64_t index = first;
@@ -159,7 +159,7 @@ static int collect_word(struct uf_dirty *tracker, const struct dirty_region *reg
 			atomic_fetch_and(word, ~mask);
 			dirty_look_wait(tracker);
 			uf_writeprotect(tracker->uf, (void *)(uintptr_t)start, end - start,
-					UFFDIO_WRITEPROTECT_MODE_WP);
+			                UFFDIO_WRITEPROTECT_MODE_WP);
 		}
 		index += run;
 	}
@@ -167,7 +167,7 @@ static int collect_word(struct uf_dirty *tracker, const struct dirty_region *reg
 }
 
 static int sync_collect(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t start, uint64_t end,
-			unsigned flags, struct dirty_answer *answer, uint64_t *next)
+                        unsigned flags, struct dirty_answer *answer, uint64_t *next)
 {
 	uint64_t index = (start - region->start) / region->page_size;
 	uint64_t last = (end - region->start) / region->page_size;

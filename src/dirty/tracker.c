@@ -251,7 +251,7 @@ static uint64_t round_down(uint64_t value, size_t unit)
 }
 
 ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end, struct uf_dirty_range *ranges,
-			 size_t count, unsigned flags, uint64_t *next)
+                         size_t count, unsigned flags, uint64_t *next)
 {
 	struct dirty_answer answer = {.ranges = ranges, .room = count};
 	uint64_t at = start, page_mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;

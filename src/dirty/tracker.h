@@ -21,7 +21,7 @@ struct dirty_region {
 	uint64_t start, end;
 	size_t page_size;
 	_Atomic uint64_t *bits; /* sync: one bit a page, set by the monitor; NULL with async */
-	size_t bits_size;	/* of that mapping, bytes */
+	size_t bits_size;       /* of that mapping, bytes */
 };
 
 /* Sorted and disjoint; a mapping of its own. */
@@ -56,19 +56,19 @@ struct dirty_method {
 	 * when the answer is full.
 	 */
 	int (*collect)(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t start, uint64_t end,
-		       unsigned flags, struct dirty_answer *answer, uint64_t *next);
+	               unsigned flags, struct dirty_answer *answer, uint64_t *next);
 	void (*close)(struct uf_dirty *tracker);
 };
 
 struct uf_dirty {
 	const struct dirty_method *method;
 	struct uf *uf;
-	pthread_mutex_t lock;		 /* callers among themselves; the monitor never takes it */
+	pthread_mutex_t lock;            /* callers among themselves; the monitor never takes it */
 	struct dirty_list *_Atomic list; /* replaced under lock; NULL for none */
-	_Atomic unsigned looking;	 /* odd while the monitor handles a fault */
-	int pagemap;			 /* async: /proc/self/pagemap */
-	pthread_t monitor;		 /* sync */
-	int stop;			 /* sync: eventfd that ends the monitor */
+	_Atomic unsigned looking;        /* odd while the monitor handles a fault */
+	int pagemap;                     /* async: /proc/self/pagemap */
+	pthread_t monitor;               /* sync */
+	int stop;                        /* sync: eventfd that ends the monitor */
 };
 
 /*

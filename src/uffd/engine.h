@@ -56,6 +56,6 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 
 /* The features and requests that a way offers: opens a descriptor of its own, since asking enables it. */
 int uf_engine_available(const struct uf_engine_ops *ops, enum uf_way way, int open_flags, uint64_t *features,
-			uint64_t *ioctls);
+                        uint64_t *ioctls);
 
 #endif

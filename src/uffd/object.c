@@ -35,7 +35,7 @@ int uf_engine_open(struct uf **out, const struct uf_engine_ops *ops, enum uf_way
 }
 
 int uf_engine_available(const struct uf_engine_ops *ops, enum uf_way way, int open_flags, uint64_t *features,
-			uint64_t *ioctls)
+                        uint64_t *ioctls)
 {
 	struct uffdio_api api = {.api = UFFD_API};
 	struct uf *uf;
@@ -71,7 +71,7 @@ static int enable(struct uf *uf, uint64_t features)
  * and says more than the refusal of another way.
  */
 static int open_in_way(struct uf **out, const struct uf_engine_ops *ops, enum uf_way way, int open_flags,
-		       const struct uf_options *opts, bool *opened)
+                       const struct uf_options *opts, bool *opened)
 {
 	uint64_t required = opts->required | (opts->handler ? UFFD_FEATURE_SIGBUS : 0);
 	uint64_t wanted, available, ioctls;
@@ -115,8 +115,8 @@ static bool way_fits(enum uf_way way, unsigned flags)
 int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, const struct uf_options *opts)
 {
 	int open_flags = (opts->flags & UF_OPEN_BLOCKING ? 0 : O_NONBLOCK) |
-			 (opts->flags & UF_OPEN_INHERIT ? 0 : O_CLOEXEC) |
-			 (opts->flags & UF_OPEN_USER_MODE_ONLY ? UFFD_USER_MODE_ONLY : 0);
+	                 (opts->flags & UF_OPEN_INHERIT ? 0 : O_CLOEXEC) |
+	                 (opts->flags & UF_OPEN_USER_MODE_ONLY ? UFFD_USER_MODE_ONLY : 0);
 	int refusal = 0, shortage = 0;
 
 	if (opts->handler) {

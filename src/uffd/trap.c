@@ -39,13 +39,13 @@ struct range_array {
 
 /* All the library keeps for the whole process. */
 static struct {
-	pthread_mutex_t lock;	   /* serializes changes; taken with signals blocked, and inside no other lock */
-	sigset_t blocked_from;	   /* the mask before that; under lock */
+	pthread_mutex_t lock;      /* serializes changes; taken with signals blocked, and inside no other lock */
+	sigset_t blocked_from;     /* the mask before that; under lock */
 	_Atomic unsigned sequence; /* odd while the set changes; its even store publishes the change */
 	struct range_array *_Atomic array;
-	_Atomic size_t count;	   /* of array->at; may be ahead of the array a lookup holds, which it then clips */
+	_Atomic size_t count;      /* of array->at; may be ahead of the array a lookup holds, which it then clips */
 	_Atomic unsigned removals; /* counts ranges taken out; changed while `sequence` is odd */
-	bool installed;		   /* under lock */
+	bool installed;            /* under lock */
 	struct sigaction previous; /* whom SIGBUS went to before us; set before `installed`, never again */
 } trap = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -65,32 +65,41 @@ static size_t find(const struct range_array *array, size_t count, uint64_t addr)
 	return low;
 }
 
+/* The sequence number once no change is under way. */
+static unsigned settled_sequence(void)
+{
+	unsigned sequence;
+
+	for (unsigned tries = 0; (sequence = atomic_load_explicit(&trap.sequence, memory_order_acquire)) & 1; tries++) {
+		/* A registration is at work on another thread, perhaps waiting for this processor. */
+		if (tries > 32)
+			raw_yield();
+	}
+	return sequence;
+}
+
 struct uf *uf_trap_owner(uint64_t addr)
 {
-	for (unsigned tries = 0;; tries++) {
-		unsigned sequence = atomic_load_explicit(&trap.sequence, memory_order_acquire);
+	struct uf *owner;
+	unsigned sequence;
+
+	do {
 		const struct range_array *array;
-		struct uf *owner = NULL;
 		size_t count, i;
 
-		if (sequence & 1) {
-			/* A registration is at work on another thread, perhaps waiting for this processor. */
-			if (tries > 32)
-				raw_yield();
-			continue;
-		}
+		sequence = settled_sequence();
 		array = atomic_load_explicit(&trap.array, memory_order_acquire);
 		count = atomic_load_explicit(&trap.count, memory_order_acquire);
-		if (array) {
-			if (count > array->capacity)
-				count = array->capacity;
-			i = find(array, count, addr);
-			if (i < count && atomic_load_explicit(&array->at[i].start, memory_order_acquire) <= addr)
-				owner = atomic_load_explicit(&array->at[i].owner, memory_order_acquire);
-		}
-		if (atomic_load_explicit(&trap.sequence, memory_order_relaxed) == sequence)
-			return owner;
-	}
+		owner = NULL;
+		if (!array)
+			continue;
+		if (count > array->capacity)
+			count = array->capacity;
+		i = find(array, count, addr);
+		if (i < count && atomic_load_explicit(&array->at[i].start, memory_order_acquire) <= addr)
+			owner = atomic_load_explicit(&array->at[i].owner, memory_order_acquire);
+	} while (atomic_load_explicit(&trap.sequence, memory_order_relaxed) != sequence);
+	return owner;
 }
 
 /* What the processor said about the access, in the words of a fault message. */
@@ -118,7 +127,7 @@ static uint64_t access_flags(const ucontext_t *context)
 			memcpy(&syndrome, record + 8, sizeof(syndrome));
 			if (syndrome & (1 << 6))
 				flags = UFFD_PAGEFAULT_FLAG_WRITE |
-					((syndrome & 0x3c) == 0x0c ? UFFD_PAGEFAULT_FLAG_WP : 0);
+				        ((syndrome & 0x3c) == 0x0c ? UFFD_PAGEFAULT_FLAG_WP : 0);
 			break;
 		}
 		record += head[1];
@@ -177,9 +186,13 @@ static bool serve(struct uf *owner, const struct uf_fault *fault)
 static bool may_have_been_unregistered(void)
 {
 	static __thread unsigned seen __attribute__((tls_model("initial-exec")));
-	unsigned removals = atomic_load_explicit(&trap.removals, memory_order_acquire);
-	bool changed = removals != seen;
+	unsigned removals;
+	bool changed;
 
+	/* An unregister that the handler ran into is counted only when it is over. */
+	settled_sequence();
+	removals = atomic_load_explicit(&trap.removals, memory_order_acquire);
+	changed = removals != seen;
 	seen = removals;
 	return changed;
 }
@@ -310,7 +323,7 @@ static void shift(struct range_array *array, size_t from, ptrdiff_t by)
 	} else {
 		for (size_t i = from; i < count; i++)
 			set_range(&array->at[i - (size_t)-by], array->at[i].start, array->at[i].end,
-				  array->at[i].owner);
+			          array->at[i].owner);
 	}
 	atomic_store_explicit(&trap.count, count + (size_t)by, memory_order_release);
 }

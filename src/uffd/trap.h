@@ -29,7 +29,7 @@ int uf_trap_install(void);
  */
 int uf_trap_begin(unsigned extra);
 void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner); /* replaces what was there */
-void uf_trap_remove(uint64_t start, uint64_t end);		  /* of any owner */
+void uf_trap_remove(uint64_t start, uint64_t end);                /* of any owner */
 void uf_trap_remove_owner(const struct uf *owner);
 void uf_trap_end(void);
 

@@ -61,7 +61,7 @@ void test_check_eq(const char *file, int line, const char *text, long long got, 
 {
 	if (got != expected)
 		test_fail(file, line, "%s is %lld %s, expected %lld %s", text, got, errno_name(got), expected,
-			  errno_name(expected));
+		          errno_name(expected));
 }
 
 static size_t meminfo(const char *key)

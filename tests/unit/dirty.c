@@ -81,8 +81,7 @@ static void writes_are_reported_once(enum uf_dirty_method method, int flags)
 
 TEST(written_pages_are_reported_once, "A write is reported once; reads are not; first touches count.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		writes_are_reported_once(*m, MAP_PRIVATE);
 		writes_are_reported_once(*m, MAP_SHARED);
 	}
@@ -90,8 +89,7 @@ TEST(written_pages_are_reported_once, "A write is reported once; reads are not; 
 
 TEST(keep_only_looks, "UF_DIRTY_KEEP: what is reported stays dirty.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		char *p = map_pages(4, MAP_PRIVATE);
 		struct uf_dirty_range r[4];
@@ -111,8 +109,7 @@ TEST(keep_only_looks, "UF_DIRTY_KEEP: what is reported stays dirty.")
 
 TEST(little_room_loses_nothing, "When the room is used up, *next tells where to go on, and no page is lost or doubled.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		size_t pages = 300, found = 0;
 		char *p = map_pages(pages, MAP_PRIVATE);
@@ -140,8 +137,7 @@ TEST(little_room_loses_nothing, "When the room is used up, *next tells where to 
 
 TEST(regions_are_independent, "Parts that are not watched are passed over; an untracked region reports nothing more.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		char *p = map_pages(12, MAP_PRIVATE);
 		struct uf_dirty_range r[8];
@@ -166,8 +162,7 @@ TEST(regions_are_independent, "Parts that are not watched are passed over; an un
 
 TEST(watched_twice_is_refused, "-EEXIST for a part that is watched already; -ENOENT for untracking what is not.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m), *other = open_tracker(*m);
 		char *p = map_pages(8, MAP_PRIVATE);
 
@@ -194,7 +189,7 @@ static struct {
 
 TEST(remapped_memory_is_passed_over, "Memory mapped anew under a tracker is passed over, and loses nothing around it.")
 {
-	for_each_method(m) {
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		char *p = map_pages(9, MAP_PRIVATE);
 		struct uf_dirty_range r[8];
@@ -202,8 +197,8 @@ TEST(remapped_memory_is_passed_over, "Memory mapped anew under a tracker is pass
 		CHECK_EQ(uf_dirty_track(tracker, p, 9 * page_size, 0), 0);
 		p[page_size] = 1;
 		p[7 * page_size] = 1;
-		CHECK(mmap(p + 3 * page_size, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
-		      MAP_FAILED);
+		CHECK(mmap(p + 3 * page_size, page_size, PROT_READ | PROT_WRITE,
+		           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
 		CHECK_EQ(munmap(p + 5 * page_size, page_size), 0);
 		p[3 * page_size] = 1;
 		CHECK_EQ(collect(tracker, p, 9, r, 8), 2);
@@ -228,7 +223,7 @@ static void *write_until_stopped(void *arg)
 
 TEST(untrack_wakes_writers, "A writer that waits for the tracker goes on when its region is untracked.")
 {
-	for_each_method(m) {
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		char *p = map_pages(1, MAP_PRIVATE);
 		pthread_t writer;
@@ -249,11 +244,10 @@ TEST(huge_pages_are_one_unit, "page_size is the unit of reports, the huge page's
 {
 	if (free_huge_pages() < 4)
 		SKIP("needs 4 free huge pages, there are %zu", free_huge_pages());
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		char *p = mmap(NULL, 4 * huge_page_size, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+		               MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
 		uint64_t start = (uint64_t)(uintptr_t)p, next;
 		struct uf_dirty_range r[4];
 
@@ -312,8 +306,7 @@ static void take_snapshot(struct uf_dirty *tracker, uint64_t *copy)
 
 TEST(no_write_is_lost_under_load, "A write is never lost, however it races with the question.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		static uint64_t copy[PAGES];
 		pthread_t writers[2];
@@ -360,8 +353,7 @@ static void *track_from_watched_stack(void *arg)
 
 TEST(callers_memory_may_be_watched, "The tracker never waits for itself when its caller's stack or answer is watched.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty *tracker = open_tracker(*m);
 		char *stack = map_pages(512, MAP_PRIVATE);
 		pthread_attr_t attr;
@@ -378,8 +370,7 @@ TEST(callers_memory_may_be_watched, "The tracker never waits for itself when its
 
 TEST(wrong_arguments_are_refused, "Wrong arguments answer -EINVAL and change nothing.")
 {
-	for_each_method(m)
-	{
+	for_each_method (m) {
 		struct uf_dirty_options small = {.size = 4};
 		struct uf_dirty *tracker = open_tracker(*m), *none;
 		char *p = map_pages(2, MAP_PRIVATE);

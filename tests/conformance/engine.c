@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "conformance/engine.h"
+#include "support/memory.h"
+#include "support/test.h"
+#include "uffd/engine.h"
+
+static const struct engine {
+	const char *name;
+	enum uf_engine id;
+	const struct uf_engine_ops *ops;
+} engines[] = {
+	{"kernel", UF_ENGINE_KERNEL, &uf_engine_kernel},
+};
+
+static const struct engine *engine(void)
+{
+	for (size_t i = 0; i < sizeof(engines) / sizeof(engines[0]); i++)
+		if (!strcmp(engines[i].name, test_engine))
+			return &engines[i];
+	FAIL("there is no engine \"%s\"", test_engine);
+}
+
+struct uf *object_raw(int open_flags)
+{
+	int first = 0;
+	struct uf *uf;
+
+	for (enum uf_way way = 0; way < UF_WAY_COUNT; way++) {
+		int err = uf_engine_open(&uf, engine()->ops, way, open_flags | O_CLOEXEC);
+
+		if (!err)
+			return uf;
+		if (!first)
+			first = err;
+	}
+	SKIP("engine %s gives no descriptor here: %s", test_engine, strerror(-first));
+}
+
+int enable(struct uf *uf, uint64_t features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+
+	return uf_ioctl(uf, UFFDIO_API, &api);
+}
+
+uint64_t offered(void)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uf *uf = object_raw(O_NONBLOCK);
+
+	CHECK_EQ(uf_ioctl(uf, UFFDIO_API, &api), 0);
+	uf_close(uf);
+	return api.features;
+}
+
+void need(uint64_t features)
+{
+	uint64_t missing = features & ~offered();
+
+	if (missing)
+		SKIP("engine %s does not offer %s", test_engine, uf_feature_name((unsigned)__builtin_ctzll(missing)));
+}
+
+void need_kernel_faults(void)
+{
+	struct uf *uf = object_raw(O_NONBLOCK);
+	enum uf_way way = uf_way(uf);
+
+	uf_close(uf);
+	if (way == UF_WAY_USER_MODE)
+		SKIP("without CAP_SYS_PTRACE the kernel's own accesses are not served");
+}
+
+void need_fork_events(void)
+{
+	struct uf *uf;
+
+	need(UFFD_FEATURE_EVENT_FORK);
+	uf = object_raw(O_NONBLOCK);
+	if (enable(uf, UFFD_FEATURE_EVENT_FORK) == -EPERM)
+		SKIP("fork events need CAP_SYS_PTRACE");
+	uf_close(uf);
+}
+
+struct uf_options options(uint64_t required)
+{
+	return (struct uf_options){.size = sizeof(struct uf_options), .engine = engine()->id, .required = required};
+}
+
+struct uf *object(uint64_t features)
+{
+	struct uf_options opts = options(features);
+	struct uf *uf;
+
+	need(features);
+	if (features & UFFD_FEATURE_EVENT_FORK)
+		need_fork_events();
+	CHECK_EQ(uf_open(&uf, &opts), 0);
+	return uf;
+}
+
+ssize_t read_bytes(struct uf *uf, void *buf, size_t size)
+{
+	ssize_t len = read(uf_fd(uf), buf, size);
+
+	return len < 0 ? -errno : len;
+}
+
+int poll_now(struct uf *uf)
+{
+	struct pollfd fd = {.fd = uf_fd(uf), .events = POLLIN};
+
+	CHECK(poll(&fd, 1, 0) >= 0);
+	return fd.revents;
+}
+
+struct uffd_msg next_message(struct uf *uf)
+{
+	struct pollfd fd = {.fd = uf_fd(uf), .events = POLLIN};
+	struct uffd_msg msg;
+	ssize_t count;
+
+	do {
+		CHECK_EQ(poll(&fd, 1, -1), 1);
+		CHECK_EQ(fd.revents, POLLIN);
+		count = uf_read(uf, &msg, 1);
+	} while (count == -EAGAIN);
+	CHECK_EQ(count, 1);
+	CHECK_EQ(msg.reserved1, 0);
+	CHECK_EQ(msg.reserved2, 0);
+	CHECK_EQ(msg.reserved3, 0);
+	return msg;
+}
+
+void expect_fault(struct uf *uf, const void *addr, size_t size, uint64_t flags)
+{
+	struct uffd_msg msg = next_message(uf);
+
+	CHECK_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+	CHECK_EQ(msg.arg.pagefault.address & ~((uint64_t)size - 1), (uintptr_t)addr & ~((uint64_t)size - 1));
+	CHECK_EQ(msg.arg.pagefault.flags, flags);
+}
+
+void expect_silence(struct uf *uf)
+{
+	struct uffd_msg msg;
+
+	CHECK_EQ(poll_now(uf), 0);
+	CHECK_EQ(uf_read(uf, &msg, 1), -EAGAIN);
+}
+
+bool take_missing(struct uf *uf, void *addr)
+{
+	static const char zeros[1 << 16];
+	ssize_t done;
+
+	CHECK(page_size <= sizeof(zeros));
+	done = uf_copy(uf, addr, zeros, page_size, UFFDIO_COPY_MODE_DONTWAKE);
+	if (done != -EEXIST)
+		CHECK_EQ(done, page_size);
+	return done != -EEXIST;
+}

@@ -1,0 +1,43 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# install.sh BUILD SOURCE - what is installed is enough: hello.c compiles against it with pkg-config alone, and runs, linked
+# with the shared and with the static library; so does the command.
+set -eu
+build=$1 source=$2
+
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+meson install -C "$build" --no-rebuild --quiet --destdir "$dir"
+pc=$(find "$dir" -name userfault.pc)
+export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$dir
+libdir=$(dirname "$(find "$dir" -name libuserfault.a)")
+export LD_LIBRARY_PATH=$libdir
+
+run_hello() {
+	"$dir/hello" >"$dir/out"
+	[ "$(cat "$dir/out")" = "page 3: page made for fault number 1
+page 2: page made for fault number 2
+page 1: page made for fault number 3
+page 0: page made for fault number 4" ]
+}
+
+# shellcheck disable=SC2046
+cc -Wall -Werror "$source/examples/hello.c" $(pkg-config --cflags --libs userfault) -o "$dir/hello"
+run_hello
+# shellcheck disable=SC2046
+cc -Wall -Werror "$source/examples/hello.c" $(pkg-config --cflags userfault) "$libdir/libuserfault.a" -o "$dir/hello"
+run_hello
+
+# The public headers stand alone, in C++ too where there is a compiler for it.
+for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/uapi.h; do
+	echo "#include <$header>" >"$dir/header.c"
+	# shellcheck disable=SC2046
+	cc -std=c99 -pedantic -Wall -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"
+	if command -v c++ >/dev/null; then
+		# shellcheck disable=SC2046
+		c++ -x c++ -Wall -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"
+	fi
+done
+
+"$(find "$dir" -path '*/bin/userfault')" --version
