@@ -15,8 +15,10 @@
  * Two methods with the same answers:
  *   async   the kernel lifts the protection by itself and remembers (UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7);
  *           the first write to a page costs about a microsecond, no thread is needed
- *   sync    write-protection faults, resolved by a thread of the tracker (Linux 5.7; shared memory and hugetlbfs 5.19).
- *           Memory that is given back (MADV_DONTNEED, MADV_REMOVE) loses its protection: track it anew.
+ *   sync    write-protection faults, resolved by a thread of the tracker (Linux 5.14; shared memory and hugetlbfs 5.19)
+ *
+ * Pages that the program gives back (MADV_DONTNEED, MADV_REMOVE) have changed: async reports them as written; with sync they
+ * lose their protection and later writes to them are not seen: untrack and track them anew.
  *
  * Memory that is unmapped, or mapped anew, under a tracker is no longer watched and is passed over.
  *
@@ -42,10 +44,17 @@ enum uf_dirty_method {
 };
 
 struct uf_dirty_options {
-	size_t size; /* sizeof(struct uf_dirty_options) */
+	size_t size; /* sizeof(struct uf_dirty_options): the structure grows only at its end */
 	enum uf_dirty_method method;
 	enum uf_engine engine;
+	unsigned flags; /* UF_DIRTY_USER_MODE_ONLY */
 };
+
+/*
+ * uf_dirty_options.flags: sync may use a userfaultfd that serves the program's own writes only. A system call that writes to a
+ * watched page, as read(2) into it, then fails with EFAULT. Without this flag such a userfaultfd is not good enough.
+ */
+#define UF_DIRTY_USER_MODE_ONLY (1u << 0)
 
 /* A run of written pages: [start, end), bytes. */
 struct uf_dirty_range {
@@ -58,7 +67,8 @@ struct uf_dirty_range {
 /*
  * uf_dirty_open - make a tracker; opts may be NULL
  *
- * -EINVAL (size, method), -EOPNOTSUPP (this method is not there), or what uf_open() answers.
+ * -EINVAL (size, method, flags), -E2BIG as uf_open(), -EOPNOTSUPP (this method is not there), or what uf_open() answers.
+ * UF_DIRTY_AUTO fails with what sync answers.
  */
 int uf_dirty_open(struct uf_dirty **out, const struct uf_dirty_options *opts);
 
@@ -68,7 +78,8 @@ enum uf_dirty_method uf_dirty_method(const struct uf_dirty *tracker);
 /*
  * uf_dirty_track - watch [addr, addr + len), which counts as clean from here on
  *
- * page_size   of the memory, bytes: 0 for the system's, the huge page's for hugetlbfs; one page is the unit of reports
+ * page_size   of the memory, bytes: 0 for the system's, the huge page's for hugetlbfs; one page is the unit of reports.
+ *             -EINVAL: smaller than the memory's pages are
  *
  * The first write to a page that was never touched is reported too.
  * -EEXIST: a part is watched already by this tracker. -EBUSY: by another object. Others as uf_register().

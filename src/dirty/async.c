@@ -14,11 +14,11 @@
 /* What one PAGEMAP_SCAN returns at the most; more only costs stack. */
 #define BATCH 256
 
-static int async_open(struct uf_dirty *tracker, enum uf_engine engine)
+static int async_open(struct uf_dirty *tracker, const struct uf_dirty_options *options)
 {
 	struct uf_options opts = {
 		.size = sizeof(opts),
-		.engine = engine,
+		.engine = options->engine,
 		.required = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED,
 		.wanted = UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
 	};
@@ -38,25 +38,6 @@ static int async_prepare(struct uf_dirty *tracker, struct dirty_region *region)
 	(void)tracker;
 	(void)region;
 	return 0;
-}
-
-static int async_track(struct uf_dirty *tracker, const struct dirty_region *region)
-{
-	void *addr = (void *)(uintptr_t)region->start;
-	size_t len = region->end - region->start;
-	int err = uf_register(tracker->uf, addr, len, UFFDIO_REGISTER_MODE_WP, NULL);
-
-	if (err)
-		return err;
-	err = uf_writeprotect(tracker->uf, addr, len, UFFDIO_WRITEPROTECT_MODE_WP);
-	if (err)
-		uf_unregister(tracker->uf, addr, len);
-	return err;
-}
-
-static void async_untrack(struct uf_dirty *tracker, const struct dirty_region *region)
-{
-	uf_unregister(tracker->uf, (void *)(uintptr_t)region->start, region->end - region->start);
 }
 
 static void async_dispose(struct uf_dirty *tracker, struct dirty_region *region)
@@ -117,8 +98,6 @@ const struct dirty_method dirty_async = {
 	.id = UF_DIRTY_ASYNC,
 	.open = async_open,
 	.prepare = async_prepare,
-	.track = async_track,
-	.untrack = async_untrack,
 	.dispose = async_dispose,
 	.collect = async_collect,
 	.close = async_close,

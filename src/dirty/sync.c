@@ -12,7 +12,6 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/rawsys.h"
@@ -28,11 +27,17 @@ static void on_write(struct uf_dirty *tracker, uint64_t addr)
 	if (list && at < list->count && list->at[at].start <= addr) {
 		const struct dirty_region *region = &list->at[at];
 		uint64_t index = (addr - region->start) / region->page_size;
+		void *page = (void *)(uintptr_t)(region->start + index * region->page_size);
+		int err;
 
 		atomic_fetch_or(&region->bits[index / 64], (uint64_t)1 << (index % 64));
-		/* -ENOENT: it was unregistered meanwhile, and whoever waited has been woken by that. */
-		uf_writeprotect(tracker->uf, (void *)(uintptr_t)(region->start + index * region->page_size),
-		                region->page_size, 0);
+		/*
+		 * -ENOENT: it was unregistered meanwhile, and whoever waited has been woken by that. Whatever else it may be,
+		 * nobody shall wait for ever.
+		 */
+		err = uf_writeprotect(tracker->uf, page, region->page_size, 0);
+		if (err && err != -ENOENT)
+			uf_unregister(tracker->uf, page, region->page_size);
 	}
 	dirty_look_end(tracker);
 }
@@ -69,11 +74,13 @@ static int start_monitor(struct uf_dirty *tracker)
 	return -err;
 }
 
-static int sync_open(struct uf_dirty *tracker, enum uf_engine engine)
+static int sync_open(struct uf_dirty *tracker, const struct uf_dirty_options *options)
 {
 	struct uf_options opts = {
 		.size = sizeof(opts),
-		.engine = engine,
+		.engine = options->engine,
+		/* Writes by system calls must wait for the monitor like any other, unless the caller can do without. */
+		.flags = options->flags & UF_DIRTY_USER_MODE_ONLY ? 0 : UF_OPEN_KERNEL_FAULTS,
 		.required = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
 		.wanted = UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED,
 	};
@@ -107,63 +114,74 @@ static void sync_dispose(struct uf_dirty *tracker, struct dirty_region *region)
 	dirty_unmap(region->bits, region->bits_size);
 }
 
-static int sync_track(struct uf_dirty *tracker, const struct dirty_region *region)
-{
-	void *addr = (void *)(uintptr_t)region->start;
-	size_t len = region->end - region->start;
-	int err = uf_register(tracker->uf, addr, len, UFFDIO_REGISTER_MODE_WP, NULL);
+/* The pages of a word, in one go. */
+struct run {
+	_Atomic uint64_t *word;
+	uint64_t mask;       /* their bits */
+	uint64_t start, end; /* their addresses */
+};
 
-	if (err)
-		return err;
-	/* Before Linux 6.4 a page that is not there cannot be protected: give each the zero page, which can. */
-	if (!(uf_features(tracker->uf) & UFFD_FEATURE_WP_UNPOPULATED))
-		madvise(addr, len, MADV_POPULATE_READ);
-	err = uf_writeprotect(tracker->uf, addr, len, UFFDIO_WRITEPROTECT_MODE_WP);
-	if (err)
-		uf_unregister(tracker->uf, addr, len);
-	return err;
-}
-
-static void sync_untrack(struct uf_dirty *tracker, const struct dirty_region *region)
-{
-	uf_unregister(tracker->uf, (void *)(uintptr_t)region->start, region->end - region->start);
-}
-
-/* Takes the bits of one word that lie in [first, last), and protects their pages again, run by run. */
-static int collect_word(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t first, uint64_t last,
-                        bool keep, struct dirty_answer *answer, uint64_t *next)
+/* The first run of dirty pages in [first, last), which lies in one word. False: there is none. */
+static bool first_run(const struct dirty_region *region, uint64_t first, uint64_t last, struct run *run)
 {
 	_Atomic uint64_t *word = &region->bits[first / 64];
-	uint64_t index = first;
+	uint64_t bits = atomic_load(word) >> (first % 64), length;
 
-	while (index < last) {
-		uint64_t bits = atomic_load(word) >> (index % 64), run, mask, start, end;
+	if (!bits)
+		return false;
+	first += (uint64_t)__builtin_ctzll(bits);
+	if (first >= last)
+		return false;
+	bits >>= __builtin_ctzll(bits);
+	length = ~bits ? (uint64_t)__builtin_ctzll(~bits) : 64;
+	if (length > last - first)
+		length = last - first;
+	run->word = word;
+	run->mask = (length == 64 ? ~(uint64_t)0 : ((uint64_t)1 << length) - 1) << (first % 64);
+	run->start = region->start + first * region->page_size;
+	run->end = run->start + length * region->page_size;
+	return true;
+}
 
-		if (!bits)
-			break;
-		index += (uint64_t)__builtin_ctzll(bits);
-		if (index >= last)
-			break;
-		bits = atomic_load(word) >> (index % 64);
-		run = ~bits ? (uint64_t)__builtin_ctzll(~bits) : 64;
-		if (run > last - index)
-			run = last - index;
-		mask = (run == 64 ? ~(uint64_t)0 : ((uint64_t)1 << run) - 1) << (index % 64);
-		start = region->start + index * region->page_size;
-		end = start + run * region->page_size;
-		if (dirty_answer_add(answer, start, end)) {
-			*next = start;
-			return 1;
+static int protect(struct uf_dirty *tracker, uint64_t start, uint64_t end)
+{
+	return uf_writeprotect(tracker->uf, (void *)(uintptr_t)start, end - start, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+/* Protects a run page by page: what is not ours any more fails, is passed over, and does not hide what lies behind it. */
+static uint64_t take_by_page(struct uf_dirty *tracker, const struct dirty_region *region, const struct run *run,
+                             struct dirty_answer *answer)
+{
+	for (uint64_t page = run->start; page < run->end; page += region->page_size) {
+		uint64_t end = page + region->page_size;
+
+		if (!dirty_answer_has_room(answer, page)) {
+			/* From here on the pages stay dirty, protected or not. */
+			uint64_t left = (page - run->start) / region->page_size;
+
+			atomic_fetch_or(run->word, run->mask & ~(((run->mask & -run->mask) << left) - 1));
+			return page;
 		}
-		if (!keep) {
-			atomic_fetch_and(word, ~mask);
-			dirty_look_wait(tracker);
-			uf_writeprotect(tracker->uf, (void *)(uintptr_t)start, end - start,
-			                UFFDIO_WRITEPROTECT_MODE_WP);
-		}
-		index += run;
+		if (!protect(tracker, page, end))
+			dirty_answer_add(answer, page, end);
 	}
-	return 0;
+	return run->end;
+}
+
+/* Reports a run, and protects it again unless it is to be kept. Returns how far it came: run->end, or less for want of room. */
+static uint64_t take_run(struct uf_dirty *tracker, const struct dirty_region *region, const struct run *run, bool keep,
+                         struct dirty_answer *answer)
+{
+	if (!dirty_answer_has_room(answer, run->start))
+		return run->start;
+	if (!keep) {
+		atomic_fetch_and(run->word, ~run->mask);
+		dirty_look_wait(tracker);
+		if (protect(tracker, run->start, run->end))
+			return take_by_page(tracker, region, run, answer);
+	}
+	dirty_answer_add(answer, run->start, run->end);
+	return run->end;
 }
 
 static int sync_collect(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t start, uint64_t end,
@@ -173,13 +191,21 @@ static int sync_collect(struct uf_dirty *tracker, const struct dirty_region *reg
 	uint64_t last = (end - region->start) / region->page_size;
 
 	while (index < last) {
-		uint64_t stop = (index / 64 + 1) * 64;
+		uint64_t stop = (index / 64 + 1) * 64, came_to;
+		struct run run;
 
 		if (stop > last)
 			stop = last;
-		if (collect_word(tracker, region, index, stop, flags & UF_DIRTY_KEEP, answer, next))
+		if (!first_run(region, index, stop, &run)) {
+			index = stop;
+			continue;
+		}
+		came_to = take_run(tracker, region, &run, flags & UF_DIRTY_KEEP, answer);
+		if (came_to < run.end) {
+			*next = came_to;
 			return 0;
-		index = stop;
+		}
+		index = (run.end - region->start) / region->page_size;
 	}
 	*next = end;
 	return 0;
@@ -199,8 +225,6 @@ const struct dirty_method dirty_sync = {
 	.id = UF_DIRTY_SYNC,
 	.open = sync_open,
 	.prepare = sync_prepare,
-	.track = sync_track,
-	.untrack = sync_untrack,
 	.dispose = sync_dispose,
 	.collect = sync_collect,
 	.close = sync_close,

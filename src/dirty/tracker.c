@@ -5,10 +5,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/rawsys.h"
+#include "base/futex.h"
+#include "base/options.h"
 #include "dirty/tracker.h"
 
-#define OPTIONS_SIZE_0 (offsetof(struct uf_dirty_options, engine) + sizeof(enum uf_engine))
+#define OPTIONS_SIZE_0 (offsetof(struct uf_dirty_options, flags) + sizeof(unsigned))
+#define FIRST_CAPACITY 32
 
 void *dirty_map(size_t size)
 {
@@ -23,18 +25,26 @@ void dirty_unmap(void *p, size_t size)
 		munmap(p, size);
 }
 
-int dirty_answer_add(struct dirty_answer *answer, uint64_t start, uint64_t end)
+static struct uf_dirty_range *last_range(const struct dirty_answer *answer)
 {
-	struct uf_dirty_range *last = answer->count ? &answer->ranges[answer->count - 1] : NULL;
+	return answer->count ? &answer->ranges[answer->count - 1] : NULL;
+}
 
-	if (last && last->end == start) {
+bool dirty_answer_has_room(const struct dirty_answer *answer, uint64_t start)
+{
+	const struct uf_dirty_range *last = last_range(answer);
+
+	return answer->count < answer->room || (last && last->end == start);
+}
+
+void dirty_answer_add(struct dirty_answer *answer, uint64_t start, uint64_t end)
+{
+	struct uf_dirty_range *last = last_range(answer);
+
+	if (last && last->end == start)
 		last->end = end;
-		return 0;
-	}
-	if (answer->count == answer->room)
-		return -ENOSPC;
-	answer->ranges[answer->count++] = (struct uf_dirty_range){start, end};
-	return 0;
+	else
+		answer->ranges[answer->count++] = (struct uf_dirty_range){start, end};
 }
 
 size_t dirty_region_at(const struct dirty_list *list, uint64_t addr)
@@ -61,105 +71,146 @@ const struct dirty_list *dirty_look_begin(struct uf_dirty *tracker)
 void dirty_look_end(struct uf_dirty *tracker)
 {
 	atomic_fetch_add(&tracker->looking, 1);
+	if (atomic_load(&tracker->waiting))
+		futex_wake(&tracker->looking, INT_MAX);
 }
 
 void dirty_look_wait(struct uf_dirty *tracker)
 {
-	unsigned looking = atomic_load(&tracker->looking);
+	uint32_t looking = atomic_load(&tracker->looking);
 
-	while ((looking & 1) && atomic_load(&tracker->looking) == looking)
-		raw_yield();
+	while ((looking & 1) && atomic_load(&tracker->looking) == looking) {
+		atomic_fetch_add(&tracker->waiting, 1);
+		futex_wait(&tracker->looking, looking);
+		atomic_fetch_sub(&tracker->waiting, 1);
+	}
 }
 
-static struct dirty_list *list_new(size_t count)
+static size_t list_size(size_t capacity)
 {
-	size_t mapped = sizeof(struct dirty_list) + count * sizeof(struct dirty_region);
-	struct dirty_list *list = dirty_map(mapped);
+	return sizeof(struct dirty_list) + capacity * sizeof(struct dirty_region);
+}
 
-	if (list) {
-		list->mapped = mapped;
-		list->count = count;
-	}
+static struct dirty_list *list_new(size_t capacity)
+{
+	struct dirty_list *list = dirty_map(list_size(capacity));
+
+	if (list)
+		list->capacity = capacity;
 	return list;
 }
 
-/* Puts `list` in the place of the old one, which is freed once the monitor cannot be in it. */
-static void replace(struct uf_dirty *tracker, struct dirty_list *list)
+static void list_free(struct dirty_list *list)
 {
-	struct dirty_list *old = atomic_exchange(&tracker->list, list);
+	if (list)
+		dirty_unmap(list, list_size(list->capacity));
+}
 
+/* Puts the spare list in the place of the old one, which is the spare once the monitor cannot be in it. */
+static void publish_spare(struct uf_dirty *tracker)
+{
+	tracker->spare = atomic_exchange(&tracker->list, tracker->spare);
 	dirty_look_wait(tracker);
-	if (old)
-		dirty_unmap(old, old->mapped);
+}
+
+/* Two larger lists in the place of both. */
+static int grow(struct uf_dirty *tracker)
+{
+	struct dirty_list *old = tracker->list, *old_spare = tracker->spare;
+	size_t capacity = old ? old->capacity * 2 : FIRST_CAPACITY;
+	struct dirty_list *list = list_new(capacity), *spare = list_new(capacity);
+
+	if (!list || !spare) {
+		list_free(list);
+		list_free(spare);
+		return -ENOMEM;
+	}
+	if (old) {
+		memcpy(list->at, old->at, old->count * sizeof(old->at[0]));
+		list->count = old->count;
+	}
+	tracker->spare = list;
+	publish_spare(tracker);
+	tracker->spare = spare;
+	list_free(old);
+	list_free(old_spare);
+	return 0;
 }
 
 static int insert(struct uf_dirty *tracker, const struct dirty_region *region)
 {
 	const struct dirty_list *old = tracker->list;
-	size_t count = old ? old->count : 0, at = dirty_region_at(old, region->start);
-	struct dirty_list *list = list_new(count + 1);
+	struct dirty_list *list;
+	size_t at;
 
-	if (!list)
-		return -ENOMEM;
-	if (old) {
-		memcpy(list->at, old->at, at * sizeof(*region));
-		memcpy(list->at + at + 1, old->at + at, (count - at) * sizeof(*region));
+	if (!old || old->count == old->capacity) {
+		int err = grow(tracker);
+
+		if (err)
+			return err;
+		old = tracker->list;
 	}
+	list = tracker->spare;
+	at = dirty_region_at(old, region->start);
+	memcpy(list->at, old->at, at * sizeof(*region));
 	list->at[at] = *region;
-	replace(tracker, list);
+	memcpy(list->at + at + 1, old->at + at, (old->count - at) * sizeof(*region));
+	list->count = old->count + 1;
+	publish_spare(tracker);
 	return 0;
 }
 
-static int drop(struct uf_dirty *tracker, size_t at)
+static void drop(struct uf_dirty *tracker, size_t at)
 {
 	const struct dirty_list *old = tracker->list;
 	struct dirty_region region = old->at[at];
-	struct dirty_list *list = list_new(old->count - 1);
+	struct dirty_list *list = tracker->spare;
 
-	if (!list)
-		return -ENOMEM;
 	memcpy(list->at, old->at, at * sizeof(region));
 	memcpy(list->at + at, old->at + at + 1, (old->count - at - 1) * sizeof(region));
-	replace(tracker, list);
+	list->count = old->count - 1;
+	publish_spare(tracker);
 	tracker->method->dispose(tracker, &region);
-	return 0;
 }
 
-static int open_method(struct uf_dirty *tracker, const struct dirty_method *method, enum uf_engine engine)
+static int open_method(struct uf_dirty *tracker, const struct uf_dirty_options *opts)
 {
-	tracker->method = method;
-	return method->open(tracker, engine);
+	int err;
+
+	switch (opts->method) {
+	case UF_DIRTY_AUTO:
+		tracker->method = &dirty_async;
+		err = dirty_async.open(tracker, opts);
+		if (!err)
+			return 0;
+		tracker->method = &dirty_sync;
+		return dirty_sync.open(tracker, opts);
+	case UF_DIRTY_ASYNC:
+		tracker->method = &dirty_async;
+		return dirty_async.open(tracker, opts);
+	case UF_DIRTY_SYNC:
+		tracker->method = &dirty_sync;
+		return dirty_sync.open(tracker, opts);
+	default:
+		return -EINVAL;
+	}
 }
 
 int uf_dirty_open(struct uf_dirty **out, const struct uf_dirty_options *opts)
 {
-	static const struct uf_dirty_options defaults = {.size = sizeof(defaults)};
+	struct uf_dirty_options options = {.size = sizeof(options)};
+	int err = opts ? options_take(&options, sizeof(options), opts, OPTIONS_SIZE_0) : 0;
 	struct uf_dirty *tracker;
-	int err;
 
-	if (!opts)
-		opts = &defaults;
-	if (!out || opts->size < OPTIONS_SIZE_0)
+	if (err)
+		return err;
+	if (!out || (options.flags & ~UF_DIRTY_USER_MODE_ONLY))
 		return -EINVAL;
 	tracker = dirty_map(sizeof(*tracker));
 	if (!tracker)
 		return -ENOMEM;
 	pthread_mutex_init(&tracker->lock, NULL);
-	switch (opts->method) {
-	case UF_DIRTY_AUTO:
-		err = open_method(tracker, &dirty_async, opts->engine);
-		if (err == -EOPNOTSUPP)
-			err = open_method(tracker, &dirty_sync, opts->engine);
-		break;
-	case UF_DIRTY_ASYNC:
-		err = open_method(tracker, &dirty_async, opts->engine);
-		break;
-	case UF_DIRTY_SYNC:
-		err = open_method(tracker, &dirty_sync, opts->engine);
-		break;
-	default:
-		err = -EINVAL;
-	}
+	err = open_method(tracker, &options);
 	if (err) {
 		dirty_unmap(tracker, sizeof(*tracker));
 		return err;
@@ -171,6 +222,38 @@ int uf_dirty_open(struct uf_dirty **out, const struct uf_dirty_options *opts)
 enum uf_dirty_method uf_dirty_method(const struct uf_dirty *tracker)
 {
 	return tracker ? tracker->method->id : UF_DIRTY_AUTO;
+}
+
+static int protect(struct uf_dirty *tracker, const struct dirty_region *region, size_t len)
+{
+	return uf_writeprotect(tracker->uf, (void *)(uintptr_t)region->start, len, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+static void unwatch(struct uf_dirty *tracker, const struct dirty_region *region)
+{
+	uf_unregister(tracker->uf, (void *)(uintptr_t)region->start, region->end - region->start);
+}
+
+/* Protects the whole region: clean from here on. */
+static int watch(struct uf_dirty *tracker, const struct dirty_region *region)
+{
+	void *addr = (void *)(uintptr_t)region->start;
+	size_t len = region->end - region->start;
+	int err = uf_register(tracker->uf, addr, len, UFFDIO_REGISTER_MODE_WP, NULL);
+
+	if (err)
+		return err;
+	/* Before Linux 6.4 a page that is not there cannot be protected: give each the zero page, which can (5.14). */
+	if (!(uf_features(tracker->uf) & UFFD_FEATURE_WP_UNPOPULATED) && madvise(addr, len, MADV_POPULATE_READ))
+		err = -errno;
+	/* One page alone, as a monitor will ask for it: that fails where the memory's pages are larger. */
+	if (!err)
+		err = protect(tracker, region, region->page_size);
+	if (!err)
+		err = protect(tracker, region, len);
+	if (err)
+		unwatch(tracker, region);
+	return err;
 }
 
 static int track(struct uf_dirty *tracker, struct dirty_region *region)
@@ -190,23 +273,25 @@ static int track(struct uf_dirty *tracker, struct dirty_region *region)
 		tracker->method->dispose(tracker, region);
 		return err;
 	}
-	err = tracker->method->track(tracker, region);
+	err = watch(tracker, region);
 	if (err)
-		drop(tracker, at); /* if even that fails, it stays in the list: watched by nobody, and harmless */
+		drop(tracker, at);
 	return err;
 }
 
 int uf_dirty_track(struct uf_dirty *tracker, void *addr, size_t len, size_t page_size)
 {
 	uint64_t start = (uint64_t)(uintptr_t)addr;
+	size_t system_page = (size_t)sysconf(_SC_PAGESIZE);
 	struct dirty_region region = {.start = start, .end = start + len, .page_size = page_size};
 	int err;
 
 	if (!tracker || !len || region.end < start)
 		return -EINVAL;
 	if (!region.page_size)
-		region.page_size = (size_t)sysconf(_SC_PAGESIZE);
-	if ((region.page_size & (region.page_size - 1)) || ((start | len) & (region.page_size - 1)))
+		region.page_size = system_page;
+	if (region.page_size < system_page || (region.page_size & (region.page_size - 1)) ||
+	    ((start | len) & (region.page_size - 1)))
 		return -EINVAL;
 
 	pthread_mutex_lock(&tracker->lock);
@@ -228,8 +313,9 @@ int uf_dirty_untrack(struct uf_dirty *tracker, void *addr, size_t len)
 	list = tracker->list;
 	at = dirty_region_at(list, start);
 	if (list && at < list->count && list->at[at].start == start && list->at[at].end == start + len) {
-		tracker->method->untrack(tracker, &list->at[at]);
-		err = drop(tracker, at);
+		unwatch(tracker, &list->at[at]);
+		drop(tracker, at);
+		err = 0;
 	}
 	pthread_mutex_unlock(&tracker->lock);
 	return err;
@@ -289,7 +375,7 @@ void uf_dirty_close(struct uf_dirty *tracker)
 		return;
 	list = tracker->list;
 	for (size_t i = 0; list && i < list->count; i++)
-		tracker->method->untrack(tracker, &list->at[i]);
+		unwatch(tracker, &list->at[i]);
 	/* The monitor is gone after this. */
 	tracker->method->close(tracker);
 	for (size_t i = 0; list && i < list->count; i++) {
@@ -297,7 +383,8 @@ void uf_dirty_close(struct uf_dirty *tracker)
 
 		tracker->method->dispose(tracker, &region);
 	}
-	replace(tracker, NULL);
+	list_free(tracker->list);
+	list_free(tracker->spare);
 	pthread_mutex_destroy(&tracker->lock);
 	dirty_unmap(tracker, sizeof(*tracker));
 }

@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include <userfault/dirty.h>
 
@@ -26,8 +27,7 @@ struct dirty_region {
 
 /* Sorted and disjoint; a mapping of its own. */
 struct dirty_list {
-	size_t mapped; /* bytes */
-	size_t count;
+	size_t count, capacity;
 	struct dirty_region at[];
 };
 
@@ -37,18 +37,18 @@ struct dirty_answer {
 	size_t count, room;
 };
 
-/* Appends [start, end), merged with the last range where they touch. 0, or -ENOSPC when there is no room left. */
-int dirty_answer_add(struct dirty_answer *answer, uint64_t start, uint64_t end);
+/* Whether a range that begins at `start` finds a place, if only by being merged with the last one. */
+bool dirty_answer_has_room(const struct dirty_answer *answer, uint64_t start);
+
+/* Appends [start, end), merged with the last range where they touch. There must be room. */
+void dirty_answer_add(struct dirty_answer *answer, uint64_t start, uint64_t end);
 
 struct dirty_method {
 	enum uf_dirty_method id;
-	int (*open)(struct uf_dirty *tracker, enum uf_engine engine);
+	int (*open)(struct uf_dirty *tracker, const struct uf_dirty_options *opts);
 
-	/* Before the region is in the list: what it needs. Then, in the list: watch it. */
+	/* What a region needs before it is watched, and that taken down after it was. */
 	int (*prepare)(struct uf_dirty *tracker, struct dirty_region *region);
-	int (*track)(struct uf_dirty *tracker, const struct dirty_region *region);
-	/* Still in the list: stop watching. Then, out of it: free what prepare() made. */
-	void (*untrack)(struct uf_dirty *tracker, const struct dirty_region *region);
 	void (*dispose)(struct uf_dirty *tracker, struct dirty_region *region);
 
 	/*
@@ -65,10 +65,12 @@ struct uf_dirty {
 	struct uf *uf;
 	pthread_mutex_t lock;            /* callers among themselves; the monitor never takes it */
 	struct dirty_list *_Atomic list; /* replaced under lock; NULL for none */
-	_Atomic unsigned looking;        /* odd while the monitor handles a fault */
-	int pagemap;                     /* async: /proc/self/pagemap */
-	pthread_t monitor;               /* sync */
-	int stop;                        /* sync: eventfd that ends the monitor */
+	struct dirty_list *spare; /* the next one: as large, so that taking a region out needs no memory; under lock */
+	_Atomic uint32_t looking; /* futex: odd while the monitor handles a fault */
+	_Atomic uint32_t waiting; /* callers that sleep until it has handled it */
+	int pagemap;              /* async: /proc/self/pagemap */
+	pthread_t monitor;        /* sync */
+	int stop;                 /* sync: eventfd that ends the monitor */
 };
 
 /*

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <userfault/dirty.h>
 
@@ -214,6 +215,101 @@ TEST(remapped_memory_is_passed_over, "Memory mapped anew under a tracker is pass
 	}
 }
 
+TEST(remapped_page_hides_nothing_behind_it,
+     "A page mapped anew in the middle of a dirty run is passed over; what lies behind "
+     "it is watched on.")
+{
+	for_each_method (m) {
+		struct uf_dirty *tracker = open_tracker(*m);
+		char *p = map_pages(4, MAP_PRIVATE);
+		struct uf_dirty_range r[8];
+
+		CHECK_EQ(uf_dirty_track(tracker, p, 4 * page_size, 0), 0);
+		memset(p, 1, 4 * page_size);
+		CHECK(mmap(p + page_size, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		           -1, 0) != MAP_FAILED);
+		CHECK_EQ(collect(tracker, p, 4, r, 8), 2);
+		CHECK_EQ(r[0].start, at(p, 0));
+		CHECK_EQ(r[0].end, at(p, 1));
+		CHECK_EQ(r[1].start, at(p, 2));
+		CHECK_EQ(r[1].end, at(p, 4));
+		p[2 * page_size] = 2;
+		p[3 * page_size] = 2;
+		CHECK_EQ(collect(tracker, p, 4, r, 8), 1);
+		CHECK_EQ(r[0].start, at(p, 2));
+		CHECK_EQ(r[0].end, at(p, 4));
+		uf_dirty_close(tracker);
+	}
+}
+
+TEST(little_room_loses_nothing_around_remapped_pages,
+     "Room that ends in a run with pages mapped anew loses none of the others.")
+{
+	for_each_method (m) {
+		struct uf_dirty *tracker = open_tracker(*m);
+		char *p = map_pages(12, MAP_PRIVATE);
+		uint64_t next = at(p, 0);
+		size_t found = 0;
+
+		CHECK_EQ(uf_dirty_track(tracker, p, 12 * page_size, 0), 0);
+		memset(p, 1, 12 * page_size);
+		for (size_t i = 1; i < 12; i += 2)
+			CHECK(mmap(p + i * page_size, page_size, PROT_READ | PROT_WRITE,
+			           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+		while (next < at(p, 12)) {
+			struct uf_dirty_range r[1];
+			ssize_t n = uf_dirty_collect(tracker, next, at(p, 12), r, 1, 0, &next);
+
+			CHECK(n >= 0);
+			if (n) {
+				CHECK_EQ(r[0].start, at(p, 2 * found));
+				CHECK_EQ(r[0].end, at(p, 2 * found + 1));
+				found++;
+			}
+		}
+		CHECK_EQ(found, 6);
+		uf_dirty_close(tracker);
+	}
+}
+
+TEST(kernel_writes_are_seen, "Writes by system calls count like any other.")
+{
+	for_each_method (m) {
+		struct uf_dirty *tracker = open_tracker(*m);
+		char *p = map_pages(2, MAP_PRIVATE);
+		struct uf_dirty_range r[2];
+		int pipes[2];
+
+		CHECK_EQ(uf_dirty_track(tracker, p, 2 * page_size, 0), 0);
+		CHECK_EQ(pipe(pipes), 0);
+		CHECK_EQ(write(pipes[1], "x", 1), 1);
+		CHECK_EQ(read(pipes[0], p + page_size, 1), 1);
+		CHECK_EQ(collect(tracker, p, 2, r, 2), 1);
+		CHECK_EQ(r[0].start, at(p, 1));
+		uf_dirty_close(tracker);
+	}
+}
+
+TEST(user_mode_only_must_be_asked_for,
+     "Where system calls would fail in watched memory, sync is refused unless asked for.")
+{
+	struct uf_dirty_options opts = {.size = sizeof(opts), .method = UF_DIRTY_SYNC};
+	struct uf_dirty *tracker;
+	struct uf_dirty_range r[1];
+	char *p = map_pages(1, MAP_PRIVATE);
+
+	if (geteuid() == 0)
+		CHECK_EQ(setresuid(65534, 65534, 65534), 0);
+	if (!uf_dirty_open(&tracker, &opts))
+		SKIP("an unprivileged user may serve the kernel's touches here");
+	opts.flags = UF_DIRTY_USER_MODE_ONLY;
+	CHECK_EQ(uf_dirty_open(&tracker, &opts), 0);
+	CHECK_EQ(uf_dirty_track(tracker, p, page_size, 0), 0);
+	p[0] = 1;
+	CHECK_EQ(collect(tracker, p, 1, r, 1), 1);
+	uf_dirty_close(tracker);
+}
+
 static void *write_until_stopped(void *arg)
 {
 	while (!atomic_load(&shared.stop))
@@ -252,6 +348,7 @@ TEST(huge_pages_are_one_unit, "page_size is the unit of reports, the huge page's
 		struct uf_dirty_range r[4];
 
 		CHECK(p != MAP_FAILED);
+		CHECK_EQ(uf_dirty_track(tracker, p, 4 * huge_page_size, 0), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, p, 4 * huge_page_size, huge_page_size), 0);
 		p[huge_page_size + 5 * page_size] = 1;
 		CHECK_EQ(uf_dirty_collect(tracker, start, start + 4 * huge_page_size, r, 4, 0, &next), 1);
@@ -380,11 +477,13 @@ TEST(wrong_arguments_are_refused, "Wrong arguments answer -EINVAL and change not
 		CHECK_EQ(uf_dirty_open(NULL, NULL), -EINVAL);
 		CHECK_EQ(uf_dirty_open(&none, &small), -EINVAL);
 		CHECK_EQ(uf_dirty_open(&none, &(struct uf_dirty_options){.size = sizeof(small), .method = 9}), -EINVAL);
+		CHECK_EQ(uf_dirty_open(&none, &(struct uf_dirty_options){.size = sizeof(small), .flags = 2}), -EINVAL);
 		CHECK_EQ(uf_dirty_track(NULL, p, page_size, 0), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, p, 0, 0), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, p + 1, page_size, 0), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, p, page_size + 1, 0), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, p, page_size, 3000), -EINVAL);
+		CHECK_EQ(uf_dirty_track(tracker, p, page_size, page_size / 4), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, p, SIZE_MAX & ~(page_size - 1), 0), -EINVAL);
 		CHECK_EQ(uf_dirty_track(tracker, NULL, page_size, 0), -EINVAL);
 		CHECK_EQ(uf_dirty_untrack(NULL, p, page_size), -EINVAL);
