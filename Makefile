@@ -4,10 +4,16 @@
 PREFIX ?= /usr/local
 ONLY ?=
 
-all: build/build.ninja
+# For the shell, which can quote them.
+export PREFIX DESTDIR
+
+# Without either of them a set-up is not complete: see scripts/configure.
+set_up := build/build.ninja build/meson-info/meson-info.json
+
+all: $(set_up)
 	@ninja -C build
 
-build/build.ninja:
+$(set_up):
 	@scripts/deps build
 	@scripts/configure build
 
@@ -26,8 +32,8 @@ bench: all
 	@scripts/bench $(ONLY)
 
 install: all
-	@meson configure build -Dprefix=$(abspath $(PREFIX))
-	@meson install -C build --quiet $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+	@meson configure build -Dprefix="$$(realpath -ms -- "$$PREFIX")"
+	@meson install -C build --quiet $${DESTDIR:+--destdir "$$(realpath -ms -- "$$DESTDIR")"}
 
 format:
 	@scripts/format --apply

@@ -51,7 +51,7 @@ enum uf_way {
 	UF_WAY_DEVICE,    /* /dev/userfaultfd, Linux 6.1: needs permission on the node, no capability */
 	UF_WAY_USER_MODE, /* userfaultfd(2) with UFFD_USER_MODE_ONLY, Linux 5.11: needs nothing */
 	UF_WAY_COUNT,
-	UF_WAY_ADOPTED = UF_WAY_COUNT, /* it came as a descriptor: uf_adopt() */
+	UF_WAY_ADOPTED = 8, /* it came as a descriptor: uf_adopt() */
 };
 
 /* uf_options.flags */
@@ -77,6 +77,10 @@ struct uf_fault {
  * The kernel's own touches (a system call's buffer) are not served in this mode; they fail with EFAULT. A poisoned page
  * is not offered to the handler, except by kernels built without CONFIG_MEMORY_FAILURE, whose signal does not tell it
  * from a missing one: a handler that poisons keeps account of it itself, or returns an error instead of poisoning.
+ *
+ * A handler serves the process that opened the object. A forked child finds ordinary memory in the ranges: what was missing
+ * reads as zeros there; UFFD_FEATURE_EVENT_FORK cannot be had together with a handler. Anything may lie in a handled range
+ * but the alternate signal stack, and the stack of a thread while it registers or unregisters with such an object.
  */
 typedef int uf_handler(struct uf *uf, const struct uf_fault *fault, void *arg);
 
@@ -99,12 +103,14 @@ struct uf_options {
  * SIGBUS that is not ours to the handler that was there before; install your own before that call.
  *
  * 0            *out is the object, to be closed with uf_close()
- * -EINVAL      unknown flag or engine, contradictory flags, size too small
+ * -EINVAL      unknown flag or engine, contradictory flags, size too small, a handler with EVENT_FORK required
+ * -E2BIG       the structure is longer than this library knows, and what is behind is not zero
  * -EOPNOTSUPP  a descriptor can be had, but none with all of `required`; or the engine is not in this build
  * -EPERM       refused: no capability, or a seccomp filter; also EVENT_FORK required without CAP_SYS_PTRACE
  * -ENOSYS      the kernel has no userfaultfd (or a filter says so)
  * -ENOMEM, -EMFILE, -ENFILE
- * When several ways fail, the error is that of the first way tried. uf_probe() tells all, and why.
+ * When several ways fail, a lack of features in one that opened counts before refusals; otherwise the first way's error is
+ * returned. uf_probe() tells all, and why.
  */
 int uf_open(struct uf **out, const struct uf_options *opts);
 
@@ -252,7 +258,7 @@ int uf_wake(struct uf *uf, void *addr, size_t len);
  *
  * -EAGAIN   no message, or another thread resolved the fault first (never with UF_OPEN_BLOCKING)
  * -EINTR    a signal came while waiting
- * -EINVAL   count is 0
+ * -EINVAL   count is 0, or msgs NULL
  * -EFAULT   msgs cannot be written; a message is lost then
  * [signal]
  */
@@ -279,7 +285,7 @@ enum uf_memory {
 };
 
 /* Modes of registration, as indexes: mode = 1 << index. */
-enum uf_mode { UF_MODE_MISSING, UF_MODE_WP, UF_MODE_MINOR, UF_MODE_COUNT };
+enum uf_mode { UF_MODE_MISSING, UF_MODE_WP, UF_MODE_MINOR, UF_MODE_RWP, UF_MODE_COUNT };
 
 /* Why a way does not work. */
 enum uf_obstacle {
@@ -293,23 +299,29 @@ enum uf_obstacle {
 	UF_OBSTACLE_COUNT,
 };
 
+/* Sizes of the arrays below: fixed, with room for what is to come. What has no name yet is 0. */
+#define UF_WAY_ROOM    8
+#define UF_MEMORY_ROOM 8
+#define UF_MODE_ROOM   8
+
 struct uf_probe_way {
 	int error; /* 0 when it works; otherwise a negated errno value, and what follows `obstacle` is 0 */
 	enum uf_obstacle obstacle; /* why */
 	int kernel_faults;         /* 1 when touches by the kernel itself are served too */
+	int fork_events;           /* 1 when EVENT_FORK is not only offered but granted (CAP_SYS_PTRACE) */
 	uint64_t features;         /* available features: UFFD_FEATURE_* and what else the kernel reports */
 	uint64_t ioctls;           /* requests of the object, 1 << _UFFDIO_* */
 	/*
 	 * Requests of a range, 1 << _UFFDIO_*, as the kernel answers when one is registered in this mode alone; 0: cannot be
 	 * registered so. Linux offers MOVE for shmem too and then refuses it (-EINVAL): it serves anon only.
 	 */
-	uint64_t range_ioctls[UF_MEMORY_COUNT][UF_MODE_COUNT];
-	int fork_events; /* 1 when EVENT_FORK is not only offered but granted (CAP_SYS_PTRACE) */
+	uint64_t range_ioctls[UF_MEMORY_ROOM][UF_MODE_ROOM];
+	uint64_t reserved[4];
 };
 
-struct uf_probe {
-	size_t size; /* set by the caller: sizeof(struct uf_probe) */
-	struct uf_probe_way ways[UF_WAY_COUNT];
+struct uf_probe_result {
+	size_t size; /* set by the caller: sizeof(struct uf_probe_result); the structure grows only at its end */
+	struct uf_probe_way ways[UF_WAY_ROOM];
 	int pagemap_scan; /* 1 when the PAGEMAP_SCAN ioctl is there (Linux 6.7) */
 	int guard_pages;  /* 1 when MADV_GUARD_INSTALL is there (Linux 6.13) */
 };
@@ -324,7 +336,7 @@ struct uf_probe {
  * -EINVAL   size too small; what a larger structure has beyond this one is cleared
  * -ENOMEM
  */
-int uf_probe(struct uf_probe *probe);
+int uf_probe(struct uf_probe_result *result);
 
 /*
  * Words for the above: static strings, never NULL. Names are the kernel's words in lower case, "" for a value without one.

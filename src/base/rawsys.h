@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #if defined(__x86_64__)
 
@@ -79,6 +80,16 @@ static inline int raw_close(int fd)
 	return (int)raw_syscall3(SYS_close, fd, 0, 0);
 }
 
+static inline ssize_t raw_pread(int fd, void *buf, size_t len, uint64_t offset)
+{
+	return raw_syscall6(SYS_pread64, fd, (long)buf, (long)len, (long)offset, 0, 0);
+}
+
+static inline ssize_t raw_pwrite(int fd, const void *buf, size_t len, uint64_t offset)
+{
+	return raw_syscall6(SYS_pwrite64, fd, (long)buf, (long)len, (long)offset, 0, 0);
+}
+
 /* openat(AT_FDCWD), without a mode: not for O_CREAT */
 static inline int raw_open(const char *path, int flags)
 {
@@ -93,6 +104,51 @@ static inline int raw_gettid(void)
 static inline void raw_yield(void)
 {
 	raw_syscall3(SYS_sched_yield, 0, 0, 0);
+}
+
+/* Addresses of memory are numbers here: most of what is done to it must not look like an access. */
+static inline long raw_mmap(uint64_t addr, size_t len, int prot, int flags, int fd, uint64_t offset)
+{
+	return raw_syscall6(SYS_mmap, (long)addr, (long)len, prot, flags, fd, (long)offset);
+}
+
+static inline int raw_munmap(uint64_t addr, size_t len)
+{
+	return (int)raw_syscall3(SYS_munmap, (long)addr, (long)len, 0);
+}
+
+/* Without a place to go to: not for MREMAP_FIXED */
+static inline long raw_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags)
+{
+	return raw_syscall6(SYS_mremap, (long)addr, (long)old_len, (long)new_len, flags, 0, 0);
+}
+
+static inline int raw_mprotect(uint64_t addr, size_t len, int prot)
+{
+	return (int)raw_syscall3(SYS_mprotect, (long)addr, (long)len, prot);
+}
+
+static inline int raw_madvise(uint64_t addr, size_t len, int advice)
+{
+	return (int)raw_syscall3(SYS_madvise, (long)addr, (long)len, advice);
+}
+
+static inline int raw_mincore(uint64_t addr, size_t len, unsigned char *vec)
+{
+	return (int)raw_syscall3(SYS_mincore, (long)addr, (long)len, (long)vec);
+}
+
+/* process_vm_writev() from one piece of memory to another */
+static inline ssize_t raw_process_vm_write(int pid, uint64_t to, const void *from, size_t len)
+{
+	struct iovec local = {(void *)(uintptr_t)from, len}, remote = {(void *)(uintptr_t)to, len};
+
+	return raw_syscall6(SYS_process_vm_writev, pid, (long)&local, 1, (long)&remote, 1, 0);
+}
+
+static inline int raw_getpid(void)
+{
+	return (int)raw_syscall3(SYS_getpid, 0, 0, 0);
 }
 
 #endif

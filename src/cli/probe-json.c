@@ -12,6 +12,13 @@ static const char *const obstacle_keys[UF_OBSTACLE_COUNT] = {
 	[UF_OBSTACLE_OTHER] = "other",
 };
 
+/* Like the others they can be written after a dot, as in .ways.user_mode. */
+static const char *const way_keys[UF_WAY_COUNT] = {
+	[UF_WAY_SYSCALL] = "syscall",
+	[UF_WAY_DEVICE] = "device",
+	[UF_WAY_USER_MODE] = "user_mode",
+};
+
 static json_t *names_of(uint64_t mask, const char *(*name_of)(unsigned))
 {
 	json_t *names = json_array();
@@ -59,14 +66,14 @@ static json_t *does_not_work(const struct uf_probe_way *result, enum uf_way way)
 	                 uf_obstacle_remedy(way, result->obstacle));
 }
 
-static json_t *ways_of(const struct uf_probe *probe)
+static json_t *ways_of(const struct uf_probe_result *probe)
 {
 	json_t *ways = json_object();
 
 	for (enum uf_way way = 0; way < UF_WAY_COUNT; way++) {
 		const struct uf_probe_way *result = &probe->ways[way];
 
-		json_object_set_new(ways, uf_way_name(way), result->error ? does_not_work(result, way) : works(result));
+		json_object_set_new(ways, way_keys[way], result->error ? does_not_work(result, way) : works(result));
 	}
 	return ways;
 }
@@ -99,7 +106,7 @@ static json_t *limits_of(const struct machine *machine)
 int probe_print_json(const struct findings *findings)
 {
 	const struct machine *machine = &findings->machine;
-	const char *open_way = findings->open_error ? NULL : uf_way_name(findings->open_way);
+	const char *open_way = findings->open_error ? NULL : way_keys[findings->open_way];
 	json_t *root;
 
 	root = json_pack("{ss ss sI ss? so sb sb so so}", "version", UF_VERSION, "kernel", machine->release,

@@ -11,6 +11,7 @@
 #define FEATURE_COLUMNS 4
 #define FEATURE_WIDTH   20
 #define FACT_WIDTH      30
+#define FEATURE_RWP_BIT 17
 
 static void print_fact(const char *name, const char *value, const char *remark)
 {
@@ -57,7 +58,7 @@ static const char *state_of(enum uf_obstacle obstacle)
 }
 
 /* Both are one system call, and mostly fail for one reason: it is told once. */
-static bool same_refusal(const struct uf_probe *probe, enum uf_way way)
+static bool same_refusal(const struct uf_probe_result *probe, enum uf_way way)
 {
 	const struct uf_probe_way *first = &probe->ways[UF_WAY_SYSCALL], *second = &probe->ways[UF_WAY_USER_MODE];
 
@@ -172,6 +173,9 @@ static void print_ranges(const struct uf_probe_way *way)
 			all |= way->range_ioctls[memory][mode];
 	for (int memory = 0; memory < UF_MEMORY_COUNT; memory++) {
 		for (int mode = 0; mode < UF_MODE_COUNT; mode++) {
+			/* A mode that the kernel does not know is told among the features. */
+			if (mode == UF_MODE_RWP && !bit_set(way->features, FEATURE_RWP_BIT))
+				continue;
 			printf("  %-9s%-9s", mode ? "" : uf_memory_name(memory), uf_mode_name(mode));
 			print_requests(way->range_ioctls[memory][mode], all);
 		}
@@ -185,7 +189,7 @@ static bool same_offer(const struct uf_probe_way *a, const struct uf_probe_way *
 	       a->fork_events == b->fork_events && !memcmp(a->range_ioctls, b->range_ioctls, sizeof(a->range_ioctls));
 }
 
-static bool shown_before(const struct uf_probe *probe, int way)
+static bool shown_before(const struct uf_probe_result *probe, int way)
 {
 	for (int other = 0; other < way; other++)
 		if (same_offer(&probe->ways[other], &probe->ways[way]))
@@ -193,7 +197,7 @@ static bool shown_before(const struct uf_probe *probe, int way)
 	return false;
 }
 
-static void print_offer(const struct uf_probe *probe, int first)
+static void print_offer(const struct uf_probe_result *probe, int first)
 {
 	const struct uf_probe_way *way = &probe->ways[first];
 	char ways[64] = "";

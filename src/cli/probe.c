@@ -42,7 +42,7 @@ static void find_open_way(struct findings *findings)
 	uf_close(uf);
 }
 
-static bool any_way_works(const struct uf_probe *probe)
+static bool any_way_works(const struct uf_probe_result *probe)
 {
 	for (int way = 0; way < UF_WAY_COUNT; way++)
 		if (!probe->ways[way].error)

@@ -10,7 +10,7 @@
 #include "cli/machine.h"
 
 struct findings {
-	struct uf_probe probe;
+	struct uf_probe_result probe;
 	int open_error;       /* of uf_open() without options: 0 or a negated errno value */
 	enum uf_way open_way; /* the way it took, when it could */
 	struct machine machine;

@@ -17,10 +17,10 @@ struct uf_engine_ops {
 	const char *name;
 
 	/*
-	 * A descriptor had in this way, not yet enabled. open_flags: O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY.
-	 * Returns the descriptor or -errno.
+	 * A descriptor had in this way, not yet enabled. open_flags: O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY. *state is the
+	 * engine's own, for uf->state. Returns the descriptor or -errno.
 	 */
-	int (*open)(enum uf_way way, int open_flags);
+	int (*open)(enum uf_way way, int open_flags, void **state);
 
 	/* Whether fd is an enabled descriptor of this engine: 0 and its features, or as uf_adopt(). */
 	int (*recognise)(int fd, uint64_t *features);
@@ -41,9 +41,10 @@ struct uf {
 	uint64_t ioctls;
 	uf_handler *handler;
 	void *arg;
+	void *state; /* the engine's */
 };
 
-extern const struct uf_engine_ops uf_engine_kernel;
+extern const struct uf_engine_ops uf_engine_kernel, uf_engine_user;
 
 /*
  * An object on a given engine, not yet enabled: UFFDIO_API is left to the caller, through uf_ioctl(). For code that

@@ -14,10 +14,11 @@
 /* Set in fdinfo's features once UFFDIO_API succeeded (Linux 5.15); not a feature. */
 #define FEATURES_INITIALIZED ((uint64_t)1 << 31)
 
-static int kernel_open(enum uf_way way, int open_flags)
+static int kernel_open(enum uf_way way, int open_flags, void **state)
 {
 	_cleanup_fd int device = -1;
 
+	(void)state;
 	switch (way) {
 	case UF_WAY_SYSCALL:
 		return (int)raw_syscall3(SYS_userfaultfd, open_flags, 0, 0);

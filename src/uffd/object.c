@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 
 #include "base/cleanup.h"
+#include "base/options.h"
 #include "uffd/engine.h"
 #include "uffd/trap.h"
 
@@ -17,15 +18,15 @@
 
 int uf_engine_open(struct uf **out, const struct uf_engine_ops *ops, enum uf_way way, int open_flags)
 {
-	struct uf *uf;
-	int fd = ops->open(way, open_flags);
+	struct uf *uf = calloc(1, sizeof(*uf));
+	int fd;
 
-	if (fd < 0)
-		return fd;
-	uf = calloc(1, sizeof(*uf));
-	if (!uf) {
-		raw_close(fd);
+	if (!uf)
 		return -ENOMEM;
+	fd = ops->open(way, open_flags, &uf->state);
+	if (fd < 0) {
+		free(uf);
+		return fd;
 	}
 	uf->ops = ops;
 	uf->fd = fd;
@@ -144,18 +145,25 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 
 int uf_open(struct uf **out, const struct uf_options *opts)
 {
-	static const struct uf_options defaults = {.size = sizeof(defaults)};
+	struct uf_options options = {.size = sizeof(options)};
+	int err = opts ? options_take(&options, sizeof(options), opts, OPTIONS_SIZE_0) : 0;
 
-	if (!opts)
-		opts = &defaults;
-	if (!out || opts->size < OPTIONS_SIZE_0 || (opts->flags & ~KNOWN_OPEN_FLAGS))
+	if (err)
+		return err;
+	if (!out || (options.flags & ~KNOWN_OPEN_FLAGS))
 		return -EINVAL;
-	if ((opts->flags & UF_OPEN_USER_MODE_ONLY) && (opts->flags & UF_OPEN_KERNEL_FAULTS))
+	if ((options.flags & UF_OPEN_USER_MODE_ONLY) && (options.flags & UF_OPEN_KERNEL_FAULTS))
 		return -EINVAL;
-	switch (opts->engine) {
+	if (options.handler) {
+		/* A child's faults would be served by a handler in the child, whose requests go to the parent. */
+		if (options.required & UFFD_FEATURE_EVENT_FORK)
+			return -EINVAL;
+		options.wanted &= ~(uint64_t)UFFD_FEATURE_EVENT_FORK;
+	}
+	switch (options.engine) {
 	case UF_ENGINE_AUTO:
 	case UF_ENGINE_KERNEL:
-		return uf_engine_open_negotiated(out, &uf_engine_kernel, opts);
+		return uf_engine_open_negotiated(out, &uf_engine_kernel, &options);
 	case UF_ENGINE_USER:
 		return -EOPNOTSUPP;
 	default:

@@ -54,7 +54,7 @@ static bool kernel_has_device(void)
 	return strstr(misc, " userfaultfd\n");
 }
 
-static bool kernel_has_facility(const struct uf_probe *probe)
+static bool kernel_has_facility(const struct uf_probe_result *probe)
 {
 	return !probe->ways[UF_WAY_DEVICE].error || exists(sysctl_path) || kernel_has_device();
 }
@@ -68,7 +68,7 @@ static bool sysctl_allows(void)
 	return strtol(value, NULL, 10) > 0;
 }
 
-static enum uf_obstacle diagnose_syscall(const struct uf_probe *probe, enum uf_way way)
+static enum uf_obstacle diagnose_syscall(const struct uf_probe_result *probe, enum uf_way way)
 {
 	int user_mode = probe->ways[UF_WAY_USER_MODE].error;
 
@@ -107,7 +107,7 @@ static enum uf_obstacle diagnose_device(int err)
 	}
 }
 
-static enum uf_obstacle diagnose(const struct uf_probe *probe, enum uf_way way)
+static enum uf_obstacle diagnose(const struct uf_probe_result *probe, enum uf_way way)
 {
 	int err = probe->ways[way].error;
 
@@ -247,17 +247,18 @@ static int has_pagemap_scan(void *page, size_t size)
 	return pagemap >= 0 && raw_ioctl(pagemap, PAGEMAP_SCAN, &scan) >= 0;
 }
 
-int uf_probe(struct uf_probe *probe)
+/* What every caller has. */
+#define RESULT_SIZE_0 (offsetof(struct uf_probe_result, guard_pages) + sizeof(int))
+
+int uf_probe(struct uf_probe_result *result)
 {
+	size_t size = result ? result->size : 0;
+	struct uf_probe_result full = {0}, *probe = &full;
 	struct scratch scratch;
-	size_t size;
 	int err;
 
-	if (!probe || probe->size < sizeof(*probe))
+	if (size < RESULT_SIZE_0)
 		return -EINVAL;
-	size = probe->size;
-	memset(probe, 0, size);
-	probe->size = size;
 
 	err = scratch_map(&scratch);
 	for (enum uf_way way = 0; !err && way < UF_WAY_COUNT; way++)
@@ -273,6 +274,9 @@ int uf_probe(struct uf_probe *probe)
 		probe->guard_pages = !madvise(page, len, MADV_GUARD_INSTALL);
 	}
 	scratch_unmap(&scratch);
+	memset(result, 0, size);
+	memcpy(result, probe, size < sizeof(*probe) ? size : sizeof(*probe));
+	result->size = size;
 	return err;
 }
 
@@ -417,6 +421,7 @@ const char *uf_mode_name(enum uf_mode mode)
 		[UF_MODE_MISSING] = "missing",
 		[UF_MODE_WP] = "wp",
 		[UF_MODE_MINOR] = "minor",
+		[UF_MODE_RWP] = "rwp",
 	};
 
 	return NAME_OF(names, mode);

@@ -3,20 +3,21 @@
  * The trap: one SIGBUS handler, and the sorted set of ranges it serves.
  *
  * The set is a sequence lock around a sorted array. Lookups happen in the signal handler, on any thread, in the middle of
- * anything, so they take no lock and write nothing. Changes are serialized by a mutex and run with all signals blocked:
- * a handler that faulted on the changing thread would wait for that thread for ever.
+ * anything, so they take no lock and write nothing. Changes are serialized by a mutex and run with signals blocked: a
+ * signal handler that faulted on the changing thread would wait for that thread for ever. Only SIGBUS itself is never
+ * blocked, since a fault would then kill. The memory of the set is mapped apart, so that a heap may be handled.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <ucontext.h>
-#include <unistd.h>
+#include <sys/mman.h>
 
+#include "base/futex.h"
 #include "base/rawsys.h"
+#include "uffd/chain.h"
 #include "uffd/engine.h"
 #include "uffd/trap.h"
 
@@ -30,24 +31,25 @@ struct range {
 	struct uf *_Atomic owner;
 };
 
-/* An array that was outgrown stays allocated, since a lookup may be in it; together they are no larger than the last. */
+/* An array that was outgrown stays mapped, since a lookup may be in it; together they are no larger than the last. */
 struct range_array {
 	size_t capacity;
-	struct range_array *outgrown;
 	struct range at[];
 };
+
+#define FIRST_CAPACITY 128
 
 /* All the library keeps for the whole process. */
 static struct {
 	pthread_mutex_t lock;      /* serializes changes; taken with signals blocked, and inside no other lock */
-	sigset_t blocked_from;     /* the mask before that; under lock */
-	_Atomic unsigned sequence; /* odd while the set changes; its even store publishes the change */
+	uint64_t blocked_from;     /* the mask before that, as the kernel has it; under lock */
+	_Atomic uint32_t sequence; /* futex: odd while the set changes; its even store publishes the change */
+	_Atomic uint32_t waiting;  /* threads that sleep until it is even */
 	struct range_array *_Atomic array;
 	_Atomic size_t count;      /* of array->at; may be ahead of the array a lookup holds, which it then clips */
 	_Atomic unsigned removals; /* counts ranges taken out; changed while `sequence` is odd */
-	bool installed;            /* under lock */
-	struct sigaction previous; /* whom SIGBUS went to before us; set before `installed`, never again */
-} trap = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	struct chain_link link;    /* SIGBUS; under lock but for its use in the handler */
+} trap = {.lock = PTHREAD_MUTEX_INITIALIZER, .link = {.sig = SIGBUS}};
 
 /* The index of the first range that ends behind addr. */
 static size_t find(const struct range_array *array, size_t count, uint64_t addr)
@@ -66,14 +68,15 @@ static size_t find(const struct range_array *array, size_t count, uint64_t addr)
 }
 
 /* The sequence number once no change is under way. */
-static unsigned settled_sequence(void)
+static uint32_t settled_sequence(void)
 {
-	unsigned sequence;
+	uint32_t sequence;
 
-	for (unsigned tries = 0; (sequence = atomic_load_explicit(&trap.sequence, memory_order_acquire)) & 1; tries++) {
+	while ((sequence = atomic_load_explicit(&trap.sequence, memory_order_acquire)) & 1) {
 		/* A registration is at work on another thread, perhaps waiting for this processor. */
-		if (tries > 32)
-			raw_yield();
+		atomic_fetch_add(&trap.waiting, 1);
+		futex_wait(&trap.sequence, sequence);
+		atomic_fetch_sub(&trap.waiting, 1);
 	}
 	return sequence;
 }
@@ -81,7 +84,7 @@ static unsigned settled_sequence(void)
 struct uf *uf_trap_owner(uint64_t addr)
 {
 	struct uf *owner;
-	unsigned sequence;
+	uint32_t sequence;
 
 	do {
 		const struct range_array *array;
@@ -100,73 +103,6 @@ struct uf *uf_trap_owner(uint64_t addr)
 			owner = atomic_load_explicit(&array->at[i].owner, memory_order_acquire);
 	} while (atomic_load_explicit(&trap.sequence, memory_order_relaxed) != sequence);
 	return owner;
-}
-
-/* What the processor said about the access, in the words of a fault message. */
-static uint64_t access_flags(const ucontext_t *context)
-{
-	uint64_t flags = 0;
-#if defined(__x86_64__)
-	long error = context->uc_mcontext.gregs[REG_ERR];
-
-	if (error & 2)
-		flags = UFFD_PAGEFAULT_FLAG_WRITE | (error & 1 ? UFFD_PAGEFAULT_FLAG_WP : 0);
-#elif defined(__aarch64__)
-	/* A chain of records in the signal frame; ESR_MAGIC holds the syndrome of the fault. */
-	const unsigned char *record = context->uc_mcontext.__reserved;
-	const unsigned char *end = record + sizeof(context->uc_mcontext.__reserved);
-
-	while (record + 16 <= end) {
-		uint32_t head[2];
-		uint64_t syndrome;
-
-		memcpy(head, record, sizeof(head));
-		if (!head[0] || head[1] < 8)
-			break;
-		if (head[0] == 0x45535201) {
-			memcpy(&syndrome, record + 8, sizeof(syndrome));
-			if (syndrome & (1 << 6))
-				flags = UFFD_PAGEFAULT_FLAG_WRITE |
-				        ((syndrome & 0x3c) == 0x0c ? UFFD_PAGEFAULT_FLAG_WP : 0);
-			break;
-		}
-		record += head[1];
-	}
-#endif
-	return flags;
-}
-
-/* Lets the signal take the way it would have taken without us. */
-static void pass_on(int sig, siginfo_t *info, void *context)
-{
-	const struct sigaction *previous = &trap.previous;
-	bool synchronous = info->si_code > 0;
-
-	if (!(previous->sa_flags & SA_SIGINFO) && previous->sa_handler == SIG_IGN && !synchronous)
-		return;
-	if (!(previous->sa_flags & SA_SIGINFO) &&
-	    (previous->sa_handler == SIG_DFL || previous->sa_handler == SIG_IGN)) {
-		struct sigaction fatal = {.sa_handler = SIG_DFL};
-
-		/*
-		 * A synchronous signal comes again when the access is repeated, and then kills with the right address in
-		 * the core. One that was sent must be sent again, as it was; it is delivered when this handler returns.
-		 */
-		sigaction(sig, &fatal, NULL);
-		if (!synchronous)
-			raw_syscall6(SYS_rt_tgsigqueueinfo, getpid(), raw_gettid(), sig, (long)info, 0, 0);
-		return;
-	}
-
-	sigset_t mask = previous->sa_mask, before;
-	if (!(previous->sa_flags & SA_NODEFER))
-		sigaddset(&mask, sig);
-	pthread_sigmask(SIG_BLOCK, &mask, &before);
-	if (previous->sa_flags & SA_SIGINFO)
-		previous->sa_sigaction(sig, info, context);
-	else
-		previous->sa_handler(sig);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static bool serve(struct uf *owner, const struct uf_fault *fault)
@@ -199,11 +135,12 @@ static bool may_have_been_unregistered(void)
 
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
+	(void)sig;
 	/* Not BUS_MCEERR_AR: that is a poisoned page, which nobody can deliver. */
 	if (info->si_code == BUS_ADRERR) {
 		struct uf_fault fault = {
 			.address = (uint64_t)(uintptr_t)info->si_addr,
-			.flags = access_flags(context),
+			.flags = chain_access_flags(context),
 		};
 		struct uf *owner = uf_trap_owner(fault.address);
 
@@ -212,52 +149,51 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		if (may_have_been_unregistered())
 			return;
 	}
-	pass_on(sig, info, context);
-}
-
-static void set_mask(int how, const sigset_t *set, sigset_t *old)
-{
-	/* Raw, so that glibc's own signals are blocked as well. */
-	raw_syscall6(SYS_rt_sigprocmask, how, (long)set, (long)old, 8, 0, 0);
+	chain_pass_on(&trap.link, info, context);
 }
 
 static void lock_trap(void)
 {
-	sigset_t all, before;
+	uint64_t all_but_sigbus = ~((uint64_t)1 << (SIGBUS - 1)), before = 0;
 
-	memset(&all, 0xff, sizeof(all));
-	memset(&before, 0, sizeof(before));
-	set_mask(SIG_BLOCK, &all, &before);
+	/* Raw, so that glibc's own signals are blocked as well. */
+	raw_syscall6(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all_but_sigbus, (long)&before, sizeof(before), 0, 0);
 	pthread_mutex_lock(&trap.lock);
 	trap.blocked_from = before;
 }
 
 static void unlock_trap(void)
 {
-	sigset_t before = trap.blocked_from;
+	uint64_t before = trap.blocked_from;
 
 	pthread_mutex_unlock(&trap.lock);
-	set_mask(SIG_SETMASK, &before, NULL);
+	raw_syscall6(SYS_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof(before), 0, 0);
+}
+
+/*
+ * The child of a fork must find the set whole and unlocked. Signals stay as they are: other fork handlers run while the lock
+ * is held, and may fault.
+ */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&trap.lock);
+}
+
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&trap.lock);
 }
 
 int uf_trap_install(void)
 {
-	struct sigaction action = {
-		.sa_sigaction = on_signal,
-		/* NODEFER: a handler may itself touch a handled page. ONSTACK: the stack may be one. */
-		.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER,
-	};
 	int err = 0;
 
 	lock_trap();
-	if (!trap.installed) {
-		/* The child of a fork must find the set whole and unlocked. */
-		err = -pthread_atfork(lock_trap, unlock_trap, unlock_trap);
-		if (!err) {
-			sigaction(SIGBUS, NULL, &trap.previous);
-			sigaction(SIGBUS, &action, NULL);
-			trap.installed = true;
-		}
+	if (!trap.link.installed) {
+		err = -pthread_atfork(before_fork, after_fork, after_fork);
+		/* Nothing blocked: a handler may itself touch a handled page. */
+		if (!err)
+			chain_install(&trap.link, on_signal, false);
 	}
 	unlock_trap();
 	return err;
@@ -268,17 +204,17 @@ static int reserve(size_t extra)
 {
 	struct range_array *old = atomic_load_explicit(&trap.array, memory_order_relaxed), *array;
 	size_t count = atomic_load_explicit(&trap.count, memory_order_relaxed);
-	size_t capacity = old ? old->capacity : 16;
+	size_t capacity = old ? old->capacity : FIRST_CAPACITY;
 
 	while (capacity < count + extra)
 		capacity *= 2;
 	if (old && capacity == old->capacity)
 		return 0;
-	array = calloc(1, sizeof(*array) + capacity * sizeof(array->at[0]));
-	if (!array)
+	array = mmap(NULL, sizeof(*array) + capacity * sizeof(array->at[0]), PROT_READ | PROT_WRITE,
+	             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (array == MAP_FAILED)
 		return -ENOMEM;
 	array->capacity = capacity;
-	array->outgrown = old;
 	for (size_t i = 0; i < count; i++)
 		array->at[i] = old->at[i];
 	atomic_store_explicit(&trap.array, array, memory_order_release);
@@ -301,7 +237,10 @@ int uf_trap_begin(unsigned extra)
 
 void uf_trap_end(void)
 {
-	atomic_fetch_add_explicit(&trap.sequence, 1, memory_order_release);
+	/* Sequentially consistent with `waiting`: either a thread that waits is seen here, or it sees the change. */
+	atomic_fetch_add(&trap.sequence, 1);
+	if (atomic_load(&trap.waiting))
+		futex_wake(&trap.sequence, INT_MAX);
 	unlock_trap();
 }
 

@@ -25,7 +25,8 @@ int uf_trap_install(void);
  *	if (!r) uf_trap_add(...);    cannot fail
  *	uf_trap_end();
  *
- * Between begin and end all signals are blocked, and nothing may touch memory of a handled range.
+ * Between begin and end all signals but SIGBUS are blocked, and the caller must not touch memory of a handled range: it would
+ * wait for itself.
  */
 int uf_trap_begin(unsigned extra);
 void uf_trap_add(uint64_t start, uint64_t end, struct uf *owner); /* replaces what was there */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Wrong arguments to every function: the documented answer, and nothing changes. */
 #include <errno.h>
+#include <stddef.h>
 #include <fcntl.h>
 #include <string.h>
 
@@ -129,7 +130,7 @@ TEST(bad_register_with_handler, "A registration that fails leaves nothing to the
 
 TEST(bad_probe, "uf_probe(): -EINVAL size.")
 {
-	struct uf_probe probe = {.size = 0};
+	struct uf_probe_result probe = {.size = 0};
 
 	CHECK_EQ(uf_probe(NULL), -EINVAL);
 	CHECK_EQ(uf_probe(&probe), -EINVAL);
@@ -163,6 +164,28 @@ static struct uf_dirty *tracker(void)
 	return dirty;
 }
 
+/* A newer program's structure: one field more than this library knows. */
+struct newer_options {
+	struct uf_options known;
+	uint64_t unknown;
+};
+
+TEST(options_may_grow,
+     "A longer structure is taken when what is unknown in it is zero, and refused with -E2BIG otherwise.")
+{
+	struct newer_options opts = {.known = options(0)};
+	struct uf *uf;
+
+	if (!strcmp(test_engine, "kernel")) {
+		opts.known.size = sizeof(opts);
+		CHECK_EQ(uf_open(&uf, &opts.known), 0);
+		uf_close(uf);
+	}
+	opts.known.size = sizeof(opts);
+	opts.unknown = 1;
+	CHECK_EQ(uf_open(&uf, &opts.known), -E2BIG);
+}
+
 TEST(bad_dirty_open, "uf_dirty_open(): -EINVAL (size, method).")
 {
 	struct uf_dirty *const none = (struct uf_dirty *)0x1234;
@@ -171,7 +194,7 @@ TEST(bad_dirty_open, "uf_dirty_open(): -EINVAL (size, method).")
 
 	CHECK_EQ(uf_dirty_open(NULL, NULL), -EINVAL);
 	CHECK_EQ(uf_dirty_open(&dirty, &opts), -EINVAL);
-	opts.size = sizeof(opts) - 1;
+	opts.size = offsetof(struct uf_dirty_options, flags);
 	CHECK_EQ(uf_dirty_open(&dirty, &opts), -EINVAL);
 	opts.size = sizeof(opts);
 	opts.method = (enum uf_dirty_method)77;

@@ -16,6 +16,7 @@ static const struct engine {
 	const struct uf_engine_ops *ops;
 } engines[] = {
 	{"kernel", UF_ENGINE_KERNEL, &uf_engine_kernel},
+	{"user", UF_ENGINE_USER, &uf_engine_user},
 };
 
 static const struct engine *engine(void)
@@ -101,7 +102,8 @@ struct uf *object(uint64_t features)
 	need(features);
 	if (features & UFFD_FEATURE_EVENT_FORK)
 		need_fork_events();
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	/* Not every engine is one that uf_open() chooses from. */
+	CHECK_EQ(uf_engine_open_negotiated(&uf, engine()->ops, &opts), 0);
 	return uf;
 }
 

@@ -29,6 +29,18 @@ run_hello
 cc -Wall -Werror "$source/examples/hello.c" $(pkg-config --cflags userfault) "$libdir/libuserfault.a" -o "$dir/hello"
 run_hello
 
+# Either library has the public symbols and no other that could clash with a program's own.
+symbols() { # NM-OPTION... FILE
+	nm --defined-only --extern-only --format=posix "$@" | awk 'NF > 1 && $2 != "A" { sub(/@.*/, "", $1); print $1 }' | sort
+}
+symbols "$libdir/libuserfault.a" >"$dir/static"
+symbols --dynamic "$libdir/libuserfault.so" >"$dir/shared"
+grep -qx uf_open "$dir/static"
+if grep -v '^uf_' "$dir/static"; then
+	exit 1
+fi
+diff "$dir/static" "$dir/shared"
+
 # The public headers stand alone, in C++ too where there is a compiler for it.
 for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/uapi.h; do
 	echo "#include <$header>" >"$dir/header.c"
@@ -36,7 +48,7 @@ for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/uapi.h; d
 	cc -std=c99 -pedantic -Wall -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"
 	if command -v c++ >/dev/null; then
 		# shellcheck disable=SC2046
-		c++ -x c++ -Wall -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"
+		c++ -x c++ -Wall -Wshadow -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"
 	fi
 done
 

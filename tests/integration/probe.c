@@ -16,9 +16,9 @@
 #include "conditions.h"
 #include "support/test.h"
 
-static struct uf_probe probe(void)
+static struct uf_probe_result probe(void)
 {
-	struct uf_probe result = {.size = sizeof(result)};
+	struct uf_probe_result result = {.size = sizeof(result)};
 
 	CHECK_EQ(uf_probe(&result), 0);
 	return result;
@@ -47,7 +47,7 @@ static struct uffdio_api ask_kernel(int flags)
 TEST(root_has_every_way,
      "The syscall, the device and user mode work for root, and the first two serve the kernel's touches.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	make_node(userfaultfd_device(), 0600);
@@ -64,7 +64,7 @@ TEST(offers_what_the_kernel_offers,
      "the generic ioctl available.\"")
 {
 	struct uffdio_api api = ask_kernel(UFFD_USER_MODE_ONLY);
-	struct uf_probe result = probe();
+	struct uf_probe_result result = probe();
 
 	for (int way = 0; way < UF_WAY_COUNT; way++) {
 		if (result.ways[way].error)
@@ -81,9 +81,9 @@ TEST(ranges_differ_by_memory_and_mode,
      "\"Not all ioctls will necessarily be supported for all memory types depending on the underlying virtual memory "
      "backend.\"")
 {
-	struct uf_probe result = probe();
+	struct uf_probe_result result = probe();
 	const struct uf_probe_way *way = &result.ways[UF_WAY_USER_MODE];
-	const uint64_t(*ioctls)[UF_MODE_COUNT] = way->range_ioctls;
+	const uint64_t(*ioctls)[UF_MODE_ROOM] = way->range_ioctls;
 	uint64_t basic = REQUEST(WAKE) | REQUEST(COPY);
 
 	CHECK_EQ(ioctls[UF_MEMORY_ANON][UF_MODE_MISSING] & (basic | REQUEST(ZEROPAGE)), basic | REQUEST(ZEROPAGE));
@@ -102,7 +102,7 @@ TEST(ranges_differ_by_memory_and_mode,
 TEST(huge_pages_need_not_be_free,
      "What can be done with hugetlbfs is told whether or not the pool has a page to spare.")
 {
-	struct uf_probe result = probe();
+	struct uf_probe_result result = probe();
 	const struct uf_probe_way *way = &result.ways[UF_WAY_USER_MODE];
 	const uint64_t *ioctls = way->range_ioctls[UF_MEMORY_HUGETLB];
 
@@ -117,7 +117,7 @@ TEST(huge_pages_need_not_be_free,
 TEST(unprivileged_has_user_mode,
      "Without privileges the sysctl refuses the syscall, the node's mode the device; user mode works.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	make_node(userfaultfd_device(), 0600);
@@ -137,7 +137,7 @@ TEST(unprivileged_has_user_mode,
 TEST(node_with_permission_serves_everyone,
      "Whoever may open the device gets the kernel's touches served, without a capability.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	make_node(userfaultfd_device(), 0666);
@@ -150,7 +150,7 @@ TEST(node_with_permission_serves_everyone,
 
 TEST(sysctl_that_allows_is_not_blamed, "EPERM although vm.unprivileged_userfaultfd is 1 comes from a filter.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	if (real_sysctl() == 1)
@@ -164,7 +164,7 @@ TEST(sysctl_that_allows_is_not_blamed, "EPERM although vm.unprivileged_userfault
 
 TEST(node_missing, "The kernel has the device, but /dev has no node.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	userfaultfd_device();
 	private_dev(0);
@@ -175,7 +175,7 @@ TEST(node_missing, "The kernel has the device, but /dev has no node.")
 
 TEST(node_missing_seen_by_sys_or_proc, "Either of /proc/misc and /sys/class/misc shows that the kernel has the device.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	userfaultfd_device();
 	private_dev(0);
@@ -191,7 +191,7 @@ TEST(node_missing_seen_by_sys_or_proc, "Either of /proc/misc and /sys/class/misc
 TEST(node_of_another_kernel,
      "The device's number is given out at boot: a node that was made for another one leads nowhere.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	userfaultfd_device();
 	private_dev(0);
@@ -202,7 +202,7 @@ TEST(node_of_another_kernel,
 
 TEST(node_of_another_device, "A container that masks the device with another is reported with the error it gives.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	userfaultfd_device();
 	private_dev(0);
@@ -213,7 +213,7 @@ TEST(node_of_another_device, "A container that masks the device with another is 
 
 TEST(node_on_a_mount_without_devices, "On a mount with nodev not even root may open the node.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(MS_NODEV);
 	make_node(userfaultfd_device(), 0666);
@@ -223,7 +223,7 @@ TEST(node_on_a_mount_without_devices, "On a mount with nodev not even root may o
 
 static void check_filter_is_blamed(int error)
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	make_node(userfaultfd_device(), 0600);
@@ -246,7 +246,7 @@ TEST(filter_with_enosys, "ENOSYS from a kernel that has the facility is a filter
 
 TEST(filter_with_eperm_and_no_privileges, "A filter is told from the sysctl also where the sysctl would refuse.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	refuse_syscall(EPERM, false);
@@ -258,7 +258,7 @@ TEST(filter_with_eperm_and_no_privileges, "A filter is told from the sysctl also
 
 TEST(kernel_without_the_facility, "ENOSYS, and no trace of the facility: the kernel was built without it.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	hide_sysctl();
@@ -272,7 +272,7 @@ TEST(kernel_without_the_facility, "ENOSYS, and no trace of the facility: the ker
 
 TEST(any_trace_of_the_facility_counts, "The sysctl alone, or the device that works, shows that ENOSYS is a filter's.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	make_node(userfaultfd_device(), 0600);
@@ -290,7 +290,7 @@ TEST(any_trace_of_the_facility_counts, "The sysctl alone, or the device that wor
 
 TEST(kernel_before_user_mode, "Before Linux 5.11 UFFD_USER_MODE_ONLY is EINVAL, and EPERM still means the sysctl.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 
 	private_dev(0);
 	refuse_syscall(EINVAL, true);
@@ -305,7 +305,7 @@ TEST(kernel_before_user_mode, "Before Linux 5.11 UFFD_USER_MODE_ONLY is EINVAL, 
 
 TEST(other_errors_are_passed_on, "An error of no known meaning is reported as it is.")
 {
-	struct uf_probe result;
+	struct uf_probe_result result;
 	int lowest_free = dup(0);
 	struct rlimit limit = {(rlim_t)lowest_free, (rlim_t)lowest_free};
 
@@ -360,10 +360,10 @@ TEST(size_must_fit,
      "A structure that is too small is -EINVAL and not written to; what a larger one has beyond is cleared.")
 {
 	struct {
-		struct uf_probe probe;
+		struct uf_probe_result probe;
 		uint64_t later;
 	} larger = {.probe.size = sizeof(larger), .later = 1};
-	struct uf_probe result = {.size = 0, .pagemap_scan = 77};
+	struct uf_probe_result result = {.size = 0, .pagemap_scan = 77};
 
 	CHECK_EQ(uf_probe(NULL), -EINVAL);
 	CHECK_EQ(uf_probe(&result), -EINVAL);
@@ -378,7 +378,7 @@ TEST(size_must_fit,
 
 TEST(opens_as_uf_open_does, "uf_open() takes the first way that was found to work.")
 {
-	struct uf_probe result = probe();
+	struct uf_probe_result result = probe();
 	enum uf_way expected = UF_WAY_SYSCALL;
 	struct uf *uf;
 

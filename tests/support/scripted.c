@@ -178,10 +178,11 @@ static int new_descriptor(enum uf_way way, int open_flags)
 	return context->bell;
 }
 
-static int scripted_engine_open(enum uf_way way, int open_flags)
+static int scripted_engine_open(enum uf_way way, int open_flags, void **state)
 {
 	int fd;
 
+	(void)state;
 	pthread_mutex_lock(&lock);
 	fd = ways[way].err ? ways[way].err : new_descriptor(way, open_flags);
 	pthread_mutex_unlock(&lock);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,6 +126,8 @@ static bool run(const struct test *test, unsigned number)
 	pid = fork();
 	if (pid == 0) {
 		setpgid(0, 0);
+		/* Nobody would end it if it hung. */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		test->run();
 		fflush(NULL);
 		_exit(0);

@@ -337,6 +337,75 @@ TEST(errno_survives_handler, "The interrupted code finds its errno as it was.")
 	CHECK_EQ(errno, 4711);
 }
 
+TEST(handler_and_fork_events_exclude_each_other, "UFFD_FEATURE_EVENT_FORK cannot be had together with a handler.")
+{
+	struct uf_options opts = {.size = sizeof(opts), .handler = fill, .required = UFFD_FEATURE_EVENT_FORK};
+	struct uf *uf;
+
+	CHECK_EQ(uf_open(&uf, &opts), -EINVAL);
+	uf = open_handled(fill, UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_THREAD_ID);
+	CHECK(!(uf_features(uf) & UFFD_FEATURE_EVENT_FORK));
+	CHECK(uf_features(uf) & UFFD_FEATURE_THREAD_ID);
+}
+
+static char *handled_region;
+
+static void touch_handled_region(void)
+{
+	CHECK_EQ(word_at(handled_region), (uintptr_t)handled_region / page_size);
+}
+
+TEST(fork_handlers_may_fault, "Other fork handlers may touch handled memory; the child finds ordinary memory there.")
+{
+	struct uf *uf;
+	int status;
+	pid_t pid;
+
+	/* Registered before ours, so called after it. */
+	CHECK_EQ(pthread_atfork(touch_handled_region, NULL, NULL), 0);
+	uf = open_handled(fill, 0);
+	handled_region = map_pages(2);
+	CHECK_EQ(uf_register(uf, handled_region, 2 * page_size, UFFDIO_REGISTER_MODE_MISSING, NULL), 0);
+	pid = fork();
+	if (pid == 0)
+		_exit(word_at(handled_region + page_size) != 0);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+	CHECK_EQ(handled, 1);
+	CHECK_EQ(word_at(handled_region + page_size), (uintptr_t)handled_region / page_size + 1);
+}
+
+static int fill_then_decline(struct uf *uf, const struct uf_fault *fault, void *arg)
+{
+	fill(uf, fault, arg);
+	return -EIO;
+}
+
+static void touch_declined(void)
+{
+	(void)word_at(handled_region);
+}
+
+TEST(declined_fault_kills_for_certain,
+     "A declined fault kills where nobody else handles SIGBUS, even if the page came meanwhile.")
+{
+	struct uf *uf = open_handled(fill_then_decline, 0);
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		/* The object of the parent serves the parent; this process needs its own. */
+		uf = open_handled(fill_then_decline, 0);
+		handled_region = map_pages(1);
+		CHECK_EQ(uf_register(uf, handled_region, page_size, UFFDIO_REGISTER_MODE_MISSING, NULL), 0);
+		touch_declined();
+		_exit(0);
+	}
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+	uf_close(uf);
+}
+
 #define PLACES 64
 #define START  ((uint64_t)1 << 40)
 

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * chain.h - our signal handlers, and the way a signal takes that is not for us
+ *
+ * A link is installed once for the process and stays. A signal that it does not serve goes on to whoever had it before, as if
+ * we were not there: with the same siginfo and context, under that handler's own mask; or it kills, at the place where it
+ * came.
+ */
+#ifndef UFFD_CHAIN_H
+#define UFFD_CHAIN_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct chain_link {
+	int sig;
+	bool installed;
+	struct sigaction previous; /* set before `installed`, never again */
+};
+
+/*
+ * Installs `handler`, if that has not been done. `mask_all`: it runs with every signal blocked; otherwise as if nothing were
+ * blocked but what already was. Calls on one link must not run at the same time.
+ */
+void chain_install(struct chain_link *link, void (*handler)(int, siginfo_t *, void *), bool mask_all);
+
+/* Lets the signal take the way it would have taken without us. In the handler; returns when that way is done. */
+void chain_pass_on(const struct chain_link *link, siginfo_t *info, void *context);
+
+/* Raises a signal at the interrupted place, to be taken when the handler has returned: whoever handles it may never return. */
+void chain_raise(int sig, siginfo_t *info);
+
+/* What the processor said about the access, in the words of a fault message: UFFD_PAGEFAULT_FLAG_WRITE, and _WP where known. */
+uint64_t chain_access_flags(const void *context);
+
+#endif

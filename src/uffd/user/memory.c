@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Pages hidden, filled and shown.
+ *
+ * Two rules keep every step invisible to the program's other threads. Live private memory is made inaccessible before its
+ * content goes, and new content is complete before the page becomes accessible. And a page hidden by a guard lies in memory
+ * of the program's own protection, so that lifting the guard alone shows it.
+ *
+ * Content always goes in by a system call, never by an access: a source that cannot be read, or a file cut short, is an
+ * error then and not a signal.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/rawsys.h"
+#include "uffd/user/advice.h"
+#include "uffd/user/memory.h"
+
+/*
+ * The descriptor of /proc/self/mem, plus one. It writes to the address space it was opened in, so a forked child must not
+ * use its parent's: the number lies in a page that fork leaves empty.
+ */
+static _Atomic int *_Atomic descriptor;
+
+static _Atomic int *descriptor_slot(void)
+{
+	_Atomic int *slot = atomic_load_explicit(&descriptor, memory_order_acquire), *expected = NULL;
+	size_t len = sizeof(*slot);
+	long at;
+
+	if (slot)
+		return slot;
+	at = raw_mmap(0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at < 0 && at > -4096)
+		return NULL;
+	if (raw_madvise((uint64_t)at, len, MADV_WIPEONFORK)) {
+		raw_munmap((uint64_t)at, len);
+		return NULL;
+	}
+	slot = (_Atomic int *)at;
+	/* Release: whoever finds the page finds its advice taken. */
+	if (atomic_compare_exchange_strong_explicit(&descriptor, &expected, slot, memory_order_acq_rel,
+	                                            memory_order_acquire))
+		return slot;
+	raw_munmap((uint64_t)at, len);
+	return expected;
+}
+
+int user_memory_descriptor(void)
+{
+	_Atomic int *slot = descriptor_slot();
+	int known = slot ? atomic_load_explicit(slot, memory_order_relaxed) : 0, fd;
+
+	if (!slot)
+		return -ENOMEM;
+	if (known)
+		return known - 1;
+	fd = raw_open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	if (atomic_compare_exchange_strong_explicit(slot, &known, fd + 1, memory_order_relaxed, memory_order_relaxed))
+		return fd;
+	raw_close(fd);
+	return known - 1;
+}
+
+/* Writes where the program itself may not. */
+static int write_forced(uint64_t to, const void *from, size_t len)
+{
+	int fd = user_memory_descriptor();
+
+	if (fd < 0)
+		return -EIO;
+	while (len) {
+		ssize_t n = raw_pwrite(fd, from, len, to);
+
+		if (n <= 0)
+			return n == -EFAULT ? -EFAULT : -EIO;
+		from = (const char *)from + n;
+		to += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int try_forced(void)
+{
+	static const char probe = 1;
+	uint64_t at;
+	long mapped = raw_mmap(0, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int err;
+
+	if (mapped < 0 && mapped > -4096)
+		return (int)mapped;
+	at = (uint64_t)mapped;
+	err = write_forced(at, &probe, 1);
+	if (!err)
+		err = raw_mprotect(at, 1, PROT_READ);
+	if (!err && *(const volatile char *)mapped != probe)
+		err = -EIO;
+	raw_munmap(at, 1);
+	return err;
+}
+
+bool user_memory_private_works(void)
+{
+	/* Unknown, yes, no. A matter of the kernel's configuration, so a child of a fork has the same answer. */
+	static _Atomic int state;
+	int known = atomic_load_explicit(&state, memory_order_relaxed);
+
+	if (!known) {
+		known = try_forced() ? 2 : 1;
+		atomic_store_explicit(&state, known, memory_order_relaxed);
+	}
+	return known == 1;
+}
+
+/* The alias may be written by anyone: where /proc/self/mem is refused, process_vm_writev() does it, a little slower. */
+static int write_alias(const struct user_memory *memory, uint64_t start, const void *from, size_t len)
+{
+	uint64_t to = (uint64_t)(uintptr_t)memory->alias + (start - memory->start);
+	int err;
+
+	if (!memory->alias)
+		return memory->alias_error ? memory->alias_error : -EINVAL;
+	if (user_memory_private_works()) {
+		err = write_forced(to, from, len);
+		/* As the kernel's userfaultfd says it: behind the end of the file, or no room in it. */
+		return err == -EIO ? -EFAULT : err;
+	}
+	while (len) {
+		ssize_t n = raw_process_vm_write(raw_getpid(), to, from, len);
+
+		if (n <= 0)
+			return n ? (int)n : -EFAULT;
+		from = (const char *)from + n;
+		to += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_pages(const struct user_memory *memory, uint64_t start, const void *from, size_t len)
+{
+	return memory->shared ? write_alias(memory, start, from, len) : write_forced(start, from, len);
+}
+
+static int write_zeros(const struct user_memory *memory, uint64_t start, size_t len)
+{
+	static char zeros[65536];
+
+	for (size_t done = 0, n; done < len; done += n) {
+		int err;
+
+		n = len - done < sizeof(zeros) ? len - done : sizeof(zeros);
+		err = write_pages(memory, start + done, zeros, n);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* src NULL: zeros. */
+static int write_content(const struct user_memory *memory, uint64_t start, const void *src, size_t len)
+{
+	return src ? write_pages(memory, start, src, len) : write_zeros(memory, start, len);
+}
+
+/* PROT_WRITE alone lets the program read as well on the processors we know. */
+static int protection(const struct user_memory *memory, bool writable)
+{
+	if (writable || !(memory->prot & PROT_WRITE))
+		return memory->prot;
+	return (memory->prot & ~PROT_WRITE) | PROT_READ;
+}
+
+/* Linux 5.18 wants to be asked explicitly for mlocked memory. */
+static int drop_private(uint64_t start, size_t len)
+{
+	int err = raw_madvise(start, len, MADV_DONTNEED);
+
+	return err == -EINVAL ? raw_madvise(start, len, ADVICE_DONTNEED_LOCKED) : err;
+}
+
+static int hide_private(const struct user_memory *memory, uint64_t start, size_t len)
+{
+	int err = raw_mprotect(start, len, PROT_NONE);
+
+	if (!err && memory->trap == USER_TRAP_GUARD)
+		err = raw_madvise(start, len, ADVICE_GUARD_INSTALL);
+	else if (!err)
+		err = drop_private(start, len);
+	if (err) {
+		/* What was changed already may have been write-protected: better one write trap too many than one too few. */
+		raw_mprotect(start, len, protection(memory, false));
+		return err;
+	}
+	return memory->trap == USER_TRAP_GUARD ? raw_mprotect(start, len, memory->prot) : 0;
+}
+
+static int hide_shared(const struct user_memory *memory, uint64_t start, size_t len)
+{
+	int err;
+
+	if (memory->trap == USER_TRAP_PROTECT) {
+		err = raw_mprotect(start, len, PROT_NONE);
+		if (err)
+			raw_mprotect(start, len, protection(memory, false));
+		return err;
+	}
+	/* The file keeps the content, so a reader that comes while the guard is laid finds it again. */
+	err = raw_madvise(start, len, ADVICE_GUARD_INSTALL);
+	return err ? err : raw_mprotect(start, len, memory->prot);
+}
+
+int user_memory_hide(const struct user_memory *memory, uint64_t start, uint64_t end)
+{
+	return memory->shared ? hide_shared(memory, start, end - start) : hide_private(memory, start, end - start);
+}
+
+int user_memory_show(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
+{
+	int err = 0;
+
+	if (memory->trap == USER_TRAP_PROTECT)
+		return raw_mprotect(start, len, protection(memory, writable));
+	if (!writable)
+		err = raw_mprotect(start, len, protection(memory, false));
+	if (!err)
+		err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
+	if (err && !writable)
+		raw_mprotect(start, len, memory->prot);
+	return err;
+}
+
+/* The alias is complete before the page is shown, and it is all that a shared page needs. */
+static int place_shared(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+{
+	int err = write_content(memory, start, src, len);
+
+	return err ? err : user_memory_show(memory, start, len, writable);
+}
+
+/* /proc/self/mem does not reach through a guard, so inaccessible memory takes its place while the content goes in. */
+static int place_behind_guard(const struct user_memory *memory, uint64_t start, const void *src, size_t len,
+                              bool writable)
+{
+	int err = raw_mprotect(start, len, PROT_NONE);
+
+	if (err) {
+		raw_mprotect(start, len, memory->prot);
+		return err;
+	}
+	err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
+	if (!err)
+		err = write_content(memory, start, src, len);
+	if (!err)
+		err = raw_mprotect(start, len, protection(memory, writable));
+	if (err && !raw_madvise(start, len, ADVICE_GUARD_INSTALL))
+		raw_mprotect(start, len, memory->prot);
+	return err;
+}
+
+static int place_protected(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+{
+	int err = write_content(memory, start, src, len);
+
+	if (!err)
+		err = raw_mprotect(start, len, protection(memory, writable));
+	if (err)
+		drop_private(start, len);
+	return err;
+}
+
+static int place(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+{
+	if (memory->shared)
+		return place_shared(memory, start, src, len, writable);
+	if (memory->trap == USER_TRAP_GUARD)
+		return place_behind_guard(memory, start, src, len, writable);
+	return place_protected(memory, start, src, len, writable);
+}
+
+int user_memory_fill(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+{
+	return src ? place(memory, start, src, len, writable) : -EFAULT;
+}
+
+int user_memory_zero(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
+{
+	if (memory->type == UF_MEMORY_ANON)
+		return user_memory_show(memory, start, len, writable);
+	return place(memory, start, NULL, len, writable);
+}
+
+int user_memory_protect(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
+{
+	return raw_mprotect(start, len, protection(memory, writable));
+}

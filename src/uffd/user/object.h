@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * object.h - one userfaultfd of the user engine
+ *
+ * engine.c makes and closes it and is the table, requests.c carries out UFFDIO_*, segv.c is the trap.
+ */
+#ifndef UFFD_USER_OBJECT_H
+#define UFFD_USER_OBJECT_H
+
+#include <stdatomic.h>
+
+#include "uffd/engine.h"
+#include "uffd/user/pending.h"
+#include "uffd/user/space.h"
+
+struct user_object {
+	struct user_pending pending;
+	const struct uf *uf; /* whose handler resolves, if it has one */
+	_Atomic uint64_t
+		features; /* enabled: what UFFDIO_API asked for; with USER_ENABLED. Set once, by compare-and-swap */
+	bool blocking;
+};
+
+#define USER_ENABLED ((uint64_t)1 << 63)
+
+/* All that this engine does, and so all that it offers. */
+#define USER_FEATURES                                                                                   \
+	((uint64_t)(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS | \
+	            UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_EXACT_ADDRESS |    \
+	            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON))
+
+/* UFFDIO_*: arg is the request's structure, of this process. 0 or -errno, as the kernel's. */
+int user_request(const struct uf *uf, unsigned long request, void *arg);
+
+/* Installs the SIGSEGV handler, once for the process. */
+int user_segv_install(void);
+
+#endif

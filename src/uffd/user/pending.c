@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/futex.h"
+#include "base/rawsys.h"
+#include "uffd/user/pending.h"
+
+#define MAGIC 0x75664d31 /* "ufM1" */
+
+enum slot_state { FREE, UNREAD, READ, DONE };
+
+/*
+ * The fields below `word` are written while the slot is FREE and claimed, and published by the store that makes it UNREAD. A
+ * reader may look at them just when the slot is being used again; it finds out by its compare-and-swap. Hence relaxed atomics.
+ */
+struct user_slot {
+	_Atomic uint32_t word;     /* futex: generation << 2 | state */
+	_Atomic uint32_t sleeping; /* its thread is in futex(2), or about to be: whoever moves the word must wake it */
+	_Atomic uint32_t event;    /* UFFD_EVENT_* */
+	_Atomic uint32_t tid;
+	_Atomic uint64_t order;   /* rises from message to message: the oldest is read first */
+	_Atomic uint64_t args[3]; /* a fault: exact address, flags; an event: as in struct uffd_msg */
+	uint64_t unused[2];       /* to a cache line: neighbours are other threads */
+};
+_Static_assert(sizeof(struct user_slot) == 64, "one cache line");
+
+struct user_pending_shared {
+	uint32_t magic;
+	uint32_t slot_size;
+	/*
+	 * There is a ring in the bell, or on its way. Who puts a message in sets this, and rings if it was not set. Who finds
+	 * nothing unread clears it, takes the ring out, and then looks again: a message that came in between found it either
+	 * set, and is seen by that look, or cleared, and has rung. Nothing here is counted, so that a reader that is killed
+	 * anywhere leaves nothing wrong that user_pending_renew() does not put right.
+	 */
+	_Atomic uint32_t rung;
+	_Atomic uint32_t freed;  /* futex, counts slots given back: a thread that finds none waits for it */
+	_Atomic uint32_t hungry; /* threads that wait for that */
+	_Atomic uint64_t order;
+	_Atomic uint64_t claimed[USER_SLOTS / 64]; /* one bit a slot: what searches have to look at */
+	struct user_slot slots[USER_SLOTS];
+};
+
+#define get(field)        atomic_load_explicit(&(field), memory_order_relaxed)
+#define set(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
+
+static inline enum slot_state state_of(uint32_t word)
+{
+	return (enum slot_state)(word & 3);
+}
+
+static inline uint32_t with_state(uint32_t word, enum slot_state state)
+{
+	return (word & ~3u) | state;
+}
+
+static inline uint32_t next_generation(uint32_t word)
+{
+	return (word & ~3u) + 4;
+}
+
+static inline bool same_generation(uint32_t a, uint32_t b)
+{
+	return (a & ~3u) == (b & ~3u);
+}
+
+/* Moves a slot on, unless it is not what it was any more. */
+static bool move_slot(struct user_slot *slot, uint32_t from, enum slot_state to)
+{
+	return atomic_compare_exchange_strong(&slot->word, &from, with_state(from, to));
+}
+
+/* Iterates over claimed slots: the next index at or behind `from`, or USER_SLOTS. */
+static uint32_t next_claimed(const struct user_pending_shared *shared, uint32_t from)
+{
+	while (from < USER_SLOTS) {
+		uint64_t bits = atomic_load(&shared->claimed[from / 64]) >> (from % 64);
+
+		if (bits)
+			return from + (uint32_t)__builtin_ctzll(bits);
+		from = (from / 64 + 1) * 64;
+	}
+	return USER_SLOTS;
+}
+
+#define for_each_claimed(i, shared) \
+	for (uint32_t i = next_claimed(shared, 0); i < USER_SLOTS; i = next_claimed(shared, i + 1))
+
+/*
+ * Rings. Only the owner has the rope; another process asks it to, by a byte on the way back, which its service thread
+ * answers by calling user_pending_ring(). When the socket is full there are rings enough; when nobody is there any more,
+ * nothing is lost, for the message stays in its slot.
+ */
+void user_pending_ring(struct user_pending *pending)
+{
+	char one = 1;
+
+	raw_syscall6(SYS_sendto, pending->rope >= 0 ? pending->rope : pending->bell, (long)&one, 1,
+	             MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+}
+
+/* Takes one ring out of the bell. */
+static bool unring(struct user_pending *pending)
+{
+	char one;
+
+	return raw_syscall6(SYS_recvfrom, pending->bell, (long)&one, 1, MSG_DONTWAIT, 0, 0) == 1;
+}
+
+static void announce(struct user_pending *pending)
+{
+	if (!atomic_exchange(&pending->shared->rung, 1))
+		user_pending_ring(pending);
+}
+
+/* Takes out one ring, or all there are, and rings anew if that was one too many. */
+static void reset_bell(struct user_pending *pending, bool all)
+{
+	atomic_store(&pending->shared->rung, 0);
+	while (unring(pending) && all)
+		;
+	if (user_pending_unread(pending)) {
+		atomic_store(&pending->shared->rung, 1);
+		user_pending_ring(pending);
+	}
+}
+
+/* `all`: there was nothing to read although the bell had rung, so there may be late rings. */
+static void settle_bell(struct user_pending *pending, bool all)
+{
+	if (!user_pending_unread(pending))
+		reset_bell(pending, all);
+}
+
+static int map_shared(struct user_pending *pending)
+{
+	void *p = mmap(NULL, sizeof(struct user_pending_shared), PROT_READ | PROT_WRITE, MAP_SHARED, pending->memfd, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	pending->shared = p;
+	return 0;
+}
+
+int user_pending_create(struct user_pending *pending, int open_flags)
+{
+	_cleanup_fd int memfd = memfd_create("userfault", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int pair[2], err;
+	int type = SOCK_SEQPACKET | (open_flags & O_NONBLOCK ? SOCK_NONBLOCK : 0) |
+	           (open_flags & O_CLOEXEC ? SOCK_CLOEXEC : 0);
+
+	if (memfd < 0)
+		return -errno;
+	/* Nobody may shrink it under the feet of another process that has it mapped. */
+	if (ftruncate(memfd, sizeof(struct user_pending_shared)) ||
+	    fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		return -errno;
+	*pending = (struct user_pending){.memfd = memfd};
+	err = map_shared(pending);
+	if (err)
+		return err;
+	if (socketpair(AF_UNIX, type, 0, pair)) {
+		err = -errno;
+		munmap(pending->shared, sizeof(*pending->shared));
+		return err;
+	}
+	fcntl(pair[1], F_SETFD, FD_CLOEXEC);
+	pending->shared->magic = MAGIC;
+	pending->shared->slot_size = sizeof(struct user_slot);
+	pending->bell = pair[0];
+	pending->rope = pair[1];
+	take_fd(&memfd);
+	return 0;
+}
+
+int user_pending_attach(struct user_pending *pending, int memfd, int bell)
+{
+	const int needed = F_SEAL_SHRINK | F_SEAL_GROW;
+	struct user_pending view = {.memfd = memfd, .bell = bell, .rope = -1};
+	off_t size;
+	int seals, err;
+
+	/* The seals first: without them its owner could take the memory away from under us. */
+	seals = fcntl(memfd, F_GET_SEALS);
+	if (seals < 0 || (seals & needed) != needed)
+		return -EINVAL;
+	size = lseek(memfd, 0, SEEK_END);
+	if (size != (off_t)sizeof(struct user_pending_shared))
+		return -EINVAL;
+	err = map_shared(&view);
+	if (err)
+		return err;
+	if (view.shared->magic != MAGIC || view.shared->slot_size != sizeof(struct user_slot)) {
+		munmap(view.shared, sizeof(*view.shared));
+		return -EINVAL;
+	}
+	*pending = view;
+	return 0;
+}
+
+void user_pending_dispose(struct user_pending *pending)
+{
+	munmap(pending->shared, sizeof(*pending->shared));
+	raw_close(pending->memfd);
+	if (pending->rope >= 0)
+		raw_close(pending->rope);
+}
+
+/* Ends whatever the slot stands for. A reader may be moving it from UNREAD to READ at this moment. */
+static void end_generation(struct user_pending *pending, struct user_slot *slot, uint32_t word)
+{
+	while (!atomic_compare_exchange_weak(&slot->word, &word, next_generation(word)))
+		;
+	if (state_of(word) == UNREAD)
+		settle_bell(pending, false);
+}
+
+static void give_back(struct user_pending *pending, struct user_slot *slot)
+{
+	struct user_pending_shared *shared = pending->shared;
+	uint32_t index = (uint32_t)(slot - shared->slots);
+
+	end_generation(pending, slot, atomic_load(&slot->word));
+	/* Before it can be claimed: this thread must not take it for its own while another one has it. */
+	atomic_store(&slot->tid, 0);
+	atomic_fetch_and(&shared->claimed[index / 64], ~((uint64_t)1 << (index % 64)));
+	atomic_fetch_add(&shared->freed, 1);
+	if (atomic_load(&shared->hungry))
+		futex_wake(&shared->freed, INT_MAX);
+}
+
+/* This thread's slot if it left one behind, which then is free to be used again; else any that is free. */
+static struct user_slot *claim(struct user_pending *pending, uint32_t tid, uint32_t first)
+{
+	struct user_pending_shared *shared = pending->shared;
+
+	for (uint32_t i = 0; i < USER_SLOTS; i++) {
+		uint32_t index = (first + i) % USER_SLOTS;
+		struct user_slot *slot = &shared->slots[index];
+		uint64_t bit = (uint64_t)1 << (index % 64);
+
+		if (!(atomic_fetch_or(&shared->claimed[index / 64], bit) & bit))
+			return slot;
+		if (get(slot->tid) == tid) {
+			end_generation(pending, slot, atomic_load(&slot->word));
+			return slot;
+		}
+	}
+	return NULL;
+}
+
+struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg)
+{
+	/* Before the search: a slot given back after it is noticed by user_pending_wait_slot(). */
+	struct user_ticket ticket = {.word = atomic_load(&pending->shared->freed)};
+	uint32_t tid = (uint32_t)raw_gettid();
+	struct user_slot *slot = claim(pending, tid, tid % USER_SLOTS);
+
+	if (!slot)
+		return ticket;
+	ticket = (struct user_ticket){.slot = slot, .word = with_state(atomic_load(&slot->word), UNREAD)};
+	set(slot->tid, tid);
+	set(slot->event, msg->event);
+	if (msg->event == UFFD_EVENT_PAGEFAULT) {
+		set(slot->args[0], msg->arg.pagefault.address);
+		set(slot->args[1], msg->arg.pagefault.flags);
+	} else {
+		set(slot->args[0], msg->arg.reserved.reserved1);
+		set(slot->args[1], msg->arg.reserved.reserved2);
+		set(slot->args[2], msg->arg.reserved.reserved3);
+	}
+	set(slot->order, atomic_fetch_add(&pending->shared->order, 1));
+	set(slot->sleeping, 0);
+	atomic_store(&slot->word, ticket.word);
+	announce(pending);
+	return ticket;
+}
+
+void user_pending_wait_slot(struct user_pending *pending, struct user_ticket ticket)
+{
+	struct user_pending_shared *shared = pending->shared;
+
+	atomic_fetch_add(&shared->hungry, 1);
+	futex_wait(&shared->freed, ticket.word);
+	atomic_fetch_sub(&shared->hungry, 1);
+}
+
+/* Sleeps until the message has come at least as far as `goal`, or the slot stands for another. */
+static void wait_for(struct user_pending *pending, struct user_ticket ticket, enum slot_state goal)
+{
+	uint32_t word;
+
+	/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
+	atomic_store(&ticket.slot->sleeping, 1);
+	while (same_generation(word = atomic_load(&ticket.slot->word), ticket.word) && state_of(word) < goal)
+		futex_wait(&ticket.slot->word, word);
+	if (same_generation(word, ticket.word))
+		give_back(pending, ticket.slot);
+}
+
+void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket)
+{
+	wait_for(pending, ticket, DONE);
+}
+
+void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket)
+{
+	wait_for(pending, ticket, READ);
+}
+
+static void fill_message(struct uffd_msg *msg, const struct user_slot *slot, uint64_t page_mask)
+{
+	*msg = (struct uffd_msg){.event = (__u8)get(slot->event)};
+	if (msg->event == UFFD_EVENT_PAGEFAULT) {
+		msg->arg.pagefault.address = get(slot->args[0]) & page_mask;
+		msg->arg.pagefault.flags = get(slot->args[1]);
+		msg->arg.pagefault.feat.ptid = get(slot->tid);
+	} else {
+		msg->arg.reserved.reserved1 = get(slot->args[0]);
+		msg->arg.reserved.reserved2 = get(slot->args[1]);
+		msg->arg.reserved.reserved3 = get(slot->args[2]);
+	}
+}
+
+/* The oldest unread message, faults before events; NULL for none. *word: its state when it was looked at. */
+static struct user_slot *oldest_unread(struct user_pending *pending, uint32_t *word)
+{
+	struct user_slot *best = NULL;
+	uint64_t best_order = 0;
+	bool best_fault = false;
+
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t now = atomic_load(&slot->word);
+		uint64_t order = get(slot->order);
+		bool fault = get(slot->event) == UFFD_EVENT_PAGEFAULT;
+
+		if (state_of(now) != UNREAD)
+			continue;
+		if (best && (best_fault > fault || (best_fault == fault && best_order < order)))
+			continue;
+		best = slot;
+		best_order = order;
+		best_fault = fault;
+		*word = now;
+	}
+	return best;
+}
+
+size_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact)
+{
+	uint64_t page_mask = exact ? ~(uint64_t)0 : ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
+	size_t taken = 0;
+
+	while (taken < count) {
+		uint32_t word;
+		struct user_slot *slot = oldest_unread(pending, &word);
+
+		if (!slot)
+			break;
+		fill_message(&msgs[taken], slot, page_mask);
+		/* If it moved meanwhile, what was copied may be of another message: look again. */
+		if (!move_slot(slot, word, READ))
+			continue;
+		if (msgs[taken].event != UFFD_EVENT_PAGEFAULT && atomic_load(&slot->sleeping))
+			futex_wake(&slot->word, 1);
+		taken++;
+	}
+	settle_bell(pending, !taken);
+	return taken;
+}
+
+static bool waits_in(const struct user_slot *slot, uint32_t word, uint64_t start, uint64_t end)
+{
+	uint64_t address = get(slot->args[0]);
+
+	return (state_of(word) == UNREAD || state_of(word) == READ) && get(slot->event) == UFFD_EVENT_PAGEFAULT &&
+	       address >= start && address < end;
+}
+
+unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end)
+{
+	unsigned woken = 0;
+	bool unread = false;
+
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+
+		while (waits_in(slot, word, start, end)) {
+			/* What failed may have been READ, or a new message: look at it again. */
+			if (!atomic_compare_exchange_strong(&slot->word, &word, with_state(word, DONE)))
+				continue;
+			unread |= state_of(word) == UNREAD;
+			if (atomic_load(&slot->sleeping))
+				futex_wake(&slot->word, 1);
+			woken++;
+			break;
+		}
+	}
+	if (unread)
+		settle_bell(pending, false);
+	return woken;
+}
+
+void user_pending_renew(struct user_pending *pending)
+{
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+
+		if (state_of(word) == READ && get(slot->event) == UFFD_EVENT_PAGEFAULT)
+			move_slot(slot, word, UNREAD);
+	}
+	/* Whatever the flag says: whoever was to ring may be dead. */
+	reset_bell(pending, true);
+}
+
+bool user_pending_unread(const struct user_pending *pending)
+{
+	for_each_claimed (i, pending->shared) {
+		if (state_of(atomic_load(&pending->shared->slots[i].word)) == UNREAD)
+			return true;
+	}
+	return false;
+}

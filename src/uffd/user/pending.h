@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * pending.h - the faults and layout events that wait, in memory shared by every process that has the descriptor
+ *
+ * The object's descriptor is one end of a pair of sockets (the *bell*). It carries no messages, only the fact that there are
+ * some: it is readable while something is unread, so poll(2) and epoll(7) work on it, and ringing it never blocks. The
+ * messages themselves lie here, one *slot* for each waiting thread: any number can wait (a socket holds 278), a process that
+ * attaches later finds them all, and a reader that dies takes none of them along.
+ *
+ * A slot goes FREE -> UNREAD -> READ -> DONE -> FREE. The waiting thread takes it and gives it back; readers and wakers move
+ * it on by compare-and-swap. The state word carries a generation, so that nobody moves a slot that has been given back and
+ * taken again meanwhile.
+ *
+ * A thread has one slot. While it waits, its signal handlers may run, fault themselves, and never return: such a fault takes
+ * the slot over, and if control comes back to the wait underneath, that ends as if it had been woken. The access is repeated
+ * then and its message comes again, as with the kernel, whose waits end with any signal.
+ *
+ * Everything here but making and attaching is async-signal-safe. What is in the shared memory is trusted only so far: a
+ * hostile process that has the descriptor can make threads wait or go on, as the descriptor allows it anyway, no more.
+ */
+#ifndef UFFD_USER_PENDING_H
+#define UFFD_USER_PENDING_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <userfault/uffd.h>
+
+#define USER_SLOTS 4096 /* threads that wait at the same time */
+
+struct user_pending_shared;
+
+/* One process's view. */
+struct user_pending {
+	struct user_pending_shared *shared;
+	int memfd; /* to hand on */
+	int bell;  /* the descriptor: readable while something is unread */
+	int rope;  /* the other end, which rings it: in the owner only, else -1 */
+};
+
+/* Makes the shared memory and the bell. open_flags: O_NONBLOCK | O_CLOEXEC for the bell. 0 or -errno. */
+int user_pending_create(struct user_pending *pending, int open_flags);
+
+/* Maps the shared memory of an owner; the descriptors become the view's on success. -EINVAL: it is not what it should be. */
+int user_pending_attach(struct user_pending *pending, int memfd, int bell);
+
+/* Closes everything but the bell, which is the descriptor of the object and closed with it. */
+void user_pending_dispose(struct user_pending *pending);
+
+/* A message put in: what its thread waits with. */
+struct user_ticket {
+	struct user_slot *slot; /* NULL: every slot is taken */
+	uint32_t word;          /* as it was UNREAD: carries the generation */
+};
+
+/*
+ * Waiting side: a thread of the owner. Put the message in, with signals blocked; then wait, with signals as the program has
+ * them. When every slot is taken nothing was put in: wait until one has been given back, and look anew at why there was a
+ * message at all. That wait may last; whoever holds what a reader needs must let go of it first.
+ */
+struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg);
+void user_pending_wait_slot(struct user_pending *pending, struct user_ticket ticket);
+void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket); /* a fault: until it is woken */
+void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket); /* an event: until it is read */
+
+/*
+ * Reading side: any process. Takes up to `count` unread messages, faults before events and each kind oldest first, as the
+ * kernel does. Returns how many; 0 for none. `exact`: addresses as they are, else rounded down to the system's page.
+ */
+size_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact);
+
+/* Wakes the faults in [start, end), read or not. Returns how many. */
+unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end);
+
+/* Makes every fault that was read and not answered unread again, for a reader that attaches. In the owner, which can ring. */
+void user_pending_renew(struct user_pending *pending);
+
+bool user_pending_unread(const struct user_pending *pending);
+
+/* Makes the bell readable: in the owner; elsewhere asks the owner to, with a byte that comes out of the rope. */
+void user_pending_ring(struct user_pending *pending);
+
+#endif

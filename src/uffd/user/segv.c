@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The trap: a touch of a hidden or write-protected page.
+ *
+ * The handler runs with every signal blocked, so the space's lock can be taken. Before anything that may last (the program's
+ * own handler, the wait for a monitor) the lock is released and the mask is that of the interrupted code again: other signals
+ * run during the wait, and their handlers may fault, or never return.
+ */
+#include <errno.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "uffd/chain.h"
+#include "uffd/user/object.h"
+
+static struct {
+	struct lock lock; /* guards the installation */
+	struct chain_link link;
+} segv = {.link = {.sig = SIGSEGV}};
+
+static signal_mask interrupted_mask(const void *context)
+{
+	signal_mask mask;
+
+	memcpy(&mask, &((const ucontext_t *)context)->uc_sigmask, sizeof(mask));
+	return mask;
+}
+
+/* As the kernel: SIGBUS at the same address, which is also what a poisoned page gives. */
+static void raise_sigbus(siginfo_t *info)
+{
+	siginfo_t bus = *info;
+
+	bus.si_signo = SIGBUS;
+	bus.si_code = BUS_ADRERR;
+	chain_raise(SIGBUS, &bus);
+}
+
+/* Resolved on this thread. False: the handler would not. */
+static bool call_handler(const struct uf *uf, uint64_t address, uint64_t flags, void *context)
+{
+	struct uf_fault fault = {.address = address, .flags = flags};
+	signal_mask blocked = ~(signal_mask)0;
+	int saved = errno, err;
+
+	restore_signals(interrupted_mask(context));
+	err = uf->handler((struct uf *)uf, &fault, uf->arg);
+	restore_signals(blocked);
+	errno = saved;
+	return !err;
+}
+
+/* Puts the fault in, with the lock held, so that whoever resolves it from now on finds it; then waits. */
+static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t flags, void *context)
+{
+	struct uffd_msg msg = {.event = UFFD_EVENT_PAGEFAULT, .arg.pagefault = {.flags = flags, .address = address}};
+	struct user_ticket ticket = user_pending_add(&object->pending, &msg);
+
+	user_space_unlock(interrupted_mask(context));
+	if (ticket.slot)
+		user_pending_wait_done(&object->pending, ticket);
+	else
+		user_pending_wait_slot(&object->pending, ticket);
+}
+
+/* With the lock held, which is released. False: not ours, let the signal go its way. */
+static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *info, void *context)
+{
+	bool write = chain_access_flags(context) & UFFD_PAGEFAULT_FLAG_WRITE;
+	signal_mask blocked = ~(signal_mask)0;
+	struct user_object *object;
+	uint64_t flags, features;
+
+	if (!range) {
+		user_space_unlock(blocked);
+		return false;
+	}
+	object = range->object;
+	features = atomic_load(&object->features);
+	switch (user_space_judge(range, address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
+	case USER_RETRY:
+		user_space_unlock(blocked);
+		return true;
+	case USER_POISONED:
+		user_space_unlock(blocked);
+		raise_sigbus(info);
+		return true;
+	case USER_FAULT:
+		if (!(features & UFFD_FEATURE_SIGBUS)) {
+			wait_in_fault(object, address, flags, context);
+			return true;
+		}
+		user_space_unlock(blocked);
+		if (!object->uf->handler || !call_handler(object->uf, address, flags, context))
+			raise_sigbus(info);
+		return true;
+	case USER_FOREIGN:
+		break;
+	}
+	user_space_unlock(blocked);
+	return false;
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	uint64_t address = (uint64_t)(uintptr_t)info->si_addr;
+
+	(void)sig;
+	if (info->si_code > 0) {
+		user_space_lock();
+		if (take_fault(user_space_at(address), address, info, context))
+			return;
+	}
+	chain_pass_on(&segv.link, info, context);
+}
+
+int user_segv_install(void)
+{
+	signal_mask before = block_signals();
+
+	lock_take(&segv.lock);
+	chain_install(&segv.link, on_signal, true);
+	lock_release(&segv.lock);
+	restore_signals(before);
+	return 0;
+}

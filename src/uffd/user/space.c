@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/rawsys.h"
+#include "uffd/user/space.h"
+
+/* One mapping of page states, shared by the ranges that a registration was cut into since. */
+struct page_block {
+	size_t size;
+	size_t ranges;
+	uint8_t pages[];
+};
+
+struct slot {
+	struct user_range range;
+	struct page_block *block;
+};
+
+static struct {
+	struct lock lock;
+	struct slot *slots; /* sorted and disjoint; a mapping of its own, since the heap may be registered */
+	size_t count, capacity;
+} space;
+
+signal_mask user_space_lock(void)
+{
+	signal_mask before = block_signals();
+
+	lock_take(&space.lock);
+	return before;
+}
+
+void user_space_unlock(signal_mask before)
+{
+	lock_release(&space.lock);
+	restore_signals(before);
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* The index of the first range that ends behind addr. */
+static size_t index_of(uint64_t addr)
+{
+	size_t low = 0, high = space.count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (space.slots[middle].range.memory.end <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+struct user_range *user_space_at(uint64_t addr)
+{
+	size_t i = index_of(addr);
+
+	return i < space.count && space.slots[i].range.memory.start <= addr ? &space.slots[i].range : NULL;
+}
+
+static void *map_private(size_t size)
+{
+	long at = raw_mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at < 0 && at > -4096 ? NULL : (void *)at;
+}
+
+static int reserve(size_t extra)
+{
+	size_t capacity = space.capacity ? space.capacity : 64;
+	struct slot *slots;
+
+	while (capacity < space.count + extra)
+		capacity *= 2;
+	if (capacity == space.capacity)
+		return 0;
+	slots = map_private(capacity * sizeof(*slots));
+	if (!slots)
+		return -ENOMEM;
+	if (space.count)
+		memcpy(slots, space.slots, space.count * sizeof(*slots));
+	if (space.slots)
+		raw_munmap((uint64_t)(uintptr_t)space.slots, space.capacity * sizeof(*slots));
+	space.slots = slots;
+	space.capacity = capacity;
+	return 0;
+}
+
+static void insert(size_t at, const struct slot *slot)
+{
+	memmove(space.slots + at + 1, space.slots + at, (space.count - at) * sizeof(*slot));
+	space.slots[at] = *slot;
+	space.count++;
+}
+
+/* Cuts the range that holds addr in two there; both keep the states of their pages. There is room for one more. */
+static void cut(uint64_t addr)
+{
+	size_t at = index_of(addr);
+	struct slot head, tail;
+	uint64_t offset;
+
+	if (at == space.count || space.slots[at].range.memory.start >= addr)
+		return;
+	head = tail = space.slots[at];
+	offset = addr - head.range.memory.start;
+	head.range.memory.end = addr;
+	tail.range.memory.start = addr;
+	tail.range.pages += offset / tail.range.memory.page_size;
+	if (tail.range.memory.alias)
+		tail.range.memory.alias += offset;
+	tail.block->ranges++;
+	space.slots[at] = head;
+	insert(at + 1, &tail);
+}
+
+/* Takes a range out of the space; what it describes has been made ordinary. */
+static void drop(size_t at)
+{
+	struct slot slot = space.slots[at];
+
+	memmove(space.slots + at, space.slots + at + 1, (space.count - at - 1) * sizeof(slot));
+	space.count--;
+	user_memory_dispose(&slot.range.memory);
+	if (--slot.block->ranges == 0)
+		raw_munmap((uint64_t)(uintptr_t)slot.block, slot.block->size);
+}
+
+static uint8_t *state_of(struct user_range *range, uint64_t addr)
+{
+	return &range->pages[(addr - range->memory.start) / range->memory.page_size];
+}
+
+static void set_states(struct user_range *range, uint64_t start, size_t len, uint8_t state)
+{
+	memset(state_of(range, start), state, len / range->memory.page_size);
+}
+
+/* Whether a page holds something: for memory that is shared, or not tracked for missing pages, only the kernel knows. */
+static bool is_present(const struct user_range *range, uint64_t page, uint8_t state)
+{
+	uint8_t present = 0;
+
+	if (state & USER_PAGE_POISONED)
+		return true;
+	if (!range->memory.shared) {
+		if (state & USER_PAGE_HIDDEN)
+			return false;
+		if (range->mode & UFFDIO_REGISTER_MODE_MISSING)
+			return true;
+	}
+	return !user_memory_present(&range->memory, page, page + range->memory.page_size, &present) && present;
+}
+
+/*
+ * Registering.
+ */
+
+/* Hides what the modes want hidden, of a range all of whose pages are shown. */
+static int arm(struct user_range *range)
+{
+	const struct user_memory *memory = &range->memory;
+	size_t pages = (memory->end - memory->start) / memory->page_size;
+	int err = 0;
+
+	if (range->mode & UFFDIO_REGISTER_MODE_MINOR) {
+		err = user_memory_hide(memory, memory->start, memory->end);
+		if (!err)
+			memset(range->pages, USER_PAGE_HIDDEN, pages);
+	} else if (range->mode & UFFDIO_REGISTER_MODE_MISSING) {
+		/* Written as 1 for present, 0 for missing. */
+		err = user_memory_arm(memory, memory->start, memory->end, range->pages);
+		for (size_t i = 0; i < pages; i++)
+			range->pages[i] = err || range->pages[i] ? 0 : USER_PAGE_HIDDEN;
+	}
+	return err;
+}
+
+static int add_piece(struct user_object *object, struct user_memory *memory, uint64_t mode)
+{
+	size_t pages = (memory->end - memory->start) / memory->page_size;
+	struct slot slot = {.range = {.memory = *memory, .object = object, .mode = mode}};
+	size_t size = sizeof(struct page_block) + pages;
+	int err = reserve(1);
+
+	if (err)
+		return err;
+	slot.block = map_private(size);
+	if (!slot.block)
+		return -ENOMEM;
+	*slot.block = (struct page_block){.size = size, .ranges = 1};
+	slot.range.pages = slot.block->pages;
+	err = user_memory_prepare(&slot.range.memory);
+	if (!err)
+		err = arm(&slot.range);
+	if (err) {
+		user_memory_dispose(&slot.range.memory);
+		raw_munmap((uint64_t)(uintptr_t)slot.block, size);
+		return err;
+	}
+	insert(index_of(memory->start), &slot);
+	return 0;
+}
+
+#define PIECES 64
+
+/* What lies in the parts of [start, end) that are not registered yet, piece by piece. */
+static int add_missing_parts(struct user_object *object, uint64_t start, uint64_t end, uint64_t mode, bool protect_only)
+{
+	while (start < end) {
+		struct user_memory pieces[PIECES];
+		size_t at = index_of(start);
+		bool inside = at < space.count && space.slots[at].range.memory.start <= start;
+		uint64_t stop = end;
+		int count;
+
+		if (inside) {
+			start = space.slots[at].range.memory.end;
+			continue;
+		}
+		if (at < space.count)
+			stop = min_u64(end, space.slots[at].range.memory.start);
+		count = user_memory_inspect(start, stop, protect_only, pieces, PIECES);
+		if (count < 0)
+			return count;
+		for (int i = 0; i < count; i++) {
+			int err = add_piece(object, &pieces[i], mode);
+
+			if (err)
+				return err;
+		}
+		start = stop;
+	}
+	return 0;
+}
+
+/* Other modes replace the old ones; a part of the old ones changes nothing, as the kernel has it. */
+static int change_mode(struct user_range *range, uint64_t mode)
+{
+	uint64_t old = range->mode, hiding = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
+
+	if ((old & mode) == mode)
+		return 0;
+	range->mode = mode;
+	return (mode & hiding) && !(old & hiding) ? arm(range) : 0;
+}
+
+/* What can be said before anything is changed. */
+static int check_register(struct user_object *object, uint64_t start, uint64_t end, uint64_t mode, bool protect_only)
+{
+	struct user_memory pieces[PIECES];
+	int count = user_memory_inspect(start, end, protect_only, pieces, PIECES);
+
+	if (count <= 0)
+		return count ? count : -EINVAL;
+	for (int i = 0; i < count; i++) {
+		uint64_t page_mask = pieces[i].page_size - 1;
+
+		if (((pieces[i].start | pieces[i].end) & page_mask) ||
+		    ((mode & UFFDIO_REGISTER_MODE_MINOR) && pieces[i].type == UF_MEMORY_ANON))
+			return -EINVAL;
+	}
+	for (size_t i = index_of(start); i < space.count && space.slots[i].range.memory.start < end; i++)
+		if (space.slots[i].range.object != object)
+			return -EBUSY;
+	return 0;
+}
+
+int user_space_register(struct user_object *object, uint64_t start, uint64_t end, uint64_t mode, bool protect_only)
+{
+	int err = check_register(object, start, end, mode, protect_only);
+
+	if (!err)
+		err = reserve(2);
+	if (err)
+		return err;
+	cut(start);
+	cut(end);
+	for (size_t i = index_of(start); !err && i < space.count && space.slots[i].range.memory.start < end; i++)
+		err = change_mode(&space.slots[i].range, mode);
+	return err ? err : add_missing_parts(object, start, end, mode, protect_only);
+}
+
+/* Shows everything, writable: what was missing becomes fresh memory at its first touch. */
+static void disarm(struct user_range *range)
+{
+	const struct user_memory *memory = &range->memory;
+
+	user_memory_show(memory, memory->start, memory->end - memory->start, true);
+	user_memory_protect(memory, memory->start, memory->end - memory->start, true);
+}
+
+void user_space_unregister(struct user_object *object, uint64_t start, uint64_t end)
+{
+	if (reserve(2))
+		return;
+	cut(start);
+	cut(end);
+	for (size_t i = index_of(start); i < space.count && space.slots[i].range.memory.start < end;) {
+		if (space.slots[i].range.object != object) {
+			i++;
+			continue;
+		}
+		disarm(&space.slots[i].range);
+		drop(i);
+	}
+}
+
+/*
+ * Touches.
+ */
+
+static enum user_verdict judge_hidden(struct user_range *range, uint64_t page, uint8_t *state, bool write,
+                                      uint64_t *flags)
+{
+	*flags = write ? UFFD_PAGEFAULT_FLAG_WRITE : 0;
+	if (range->memory.shared && is_present(range, page, *state)) {
+		if (range->mode & UFFDIO_REGISTER_MODE_MINOR) {
+			*flags |= UFFD_PAGEFAULT_FLAG_MINOR;
+			return USER_FAULT;
+		}
+	} else if (range->mode & UFFDIO_REGISTER_MODE_MISSING) {
+		return USER_FAULT;
+	}
+	/* Not a fault to anybody: as the kernel would, give it what it would hold. */
+	if (!user_memory_show(&range->memory, page, range->memory.page_size, !(*state & USER_PAGE_PROTECTED)))
+		*state &= (uint8_t)~USER_PAGE_HIDDEN;
+	return USER_RETRY;
+}
+
+enum user_verdict user_space_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async, uint64_t *flags)
+{
+	uint64_t page = addr & ~(uint64_t)(range->memory.page_size - 1);
+	uint8_t *state = state_of(range, page);
+
+	if (*state & USER_PAGE_POISONED)
+		return USER_POISONED;
+	if (!(range->memory.prot & (write ? PROT_WRITE : PROT_READ | PROT_WRITE | PROT_EXEC)))
+		return USER_FOREIGN;
+	if (*state & USER_PAGE_HIDDEN)
+		return judge_hidden(range, page, state, write, flags);
+	if (!write || !(*state & USER_PAGE_PROTECTED))
+		return USER_RETRY;
+	if (!wp_async && (range->mode & UFFDIO_REGISTER_MODE_WP)) {
+		*flags = UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP;
+		return USER_FAULT;
+	}
+	if (!user_memory_protect(&range->memory, page, range->memory.page_size, true))
+		*state &= (uint8_t)~USER_PAGE_PROTECTED;
+	return USER_RETRY;
+}
+
+/*
+ * Deliveries: page by page for what may differ, in runs for what is alike.
+ */
+
+/* The range that [start, start + len) lies in, whole. */
+static struct user_range *whole_range(uint64_t start, size_t len, int *err)
+{
+	struct user_range *range = user_space_at(start);
+
+	*err = 0;
+	if (!range || range->memory.end - start < len)
+		*err = -ENOENT;
+	else if ((start | len) & (range->memory.page_size - 1))
+		*err = -EINVAL;
+	return *err ? NULL : range;
+}
+
+/* How many bytes from `start` on are pages in which nothing is. Those that are shown are hidden first. */
+static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, int *err)
+{
+	size_t page_size = range->memory.page_size;
+	uint64_t page = start;
+
+	for (; page < end; page += page_size) {
+		uint8_t *state = state_of(range, page);
+
+		if (is_present(range, page, *state)) {
+			if (page == start)
+				*err = -EEXIST;
+			break;
+		}
+		if (!(*state & USER_PAGE_HIDDEN)) {
+			int failed = user_memory_hide(&range->memory, page, page + page_size);
+
+			if (failed) {
+				if (page == start)
+					*err = failed;
+				break;
+			}
+			*state |= USER_PAGE_HIDDEN;
+		}
+	}
+	return page - start;
+}
+
+/* The largest part that is delivered by one step: bounds the time that the lock is held for. */
+#define STEP ((size_t)1 << 20)
+
+size_t user_space_copy(uint64_t start, const void *src, size_t len, bool protect, int *err)
+{
+	struct user_range *range = whole_range(start, len, err);
+	size_t done = 0;
+
+	while (range && done < len && !*err) {
+		size_t step = empty_run(range, start + done, start + min_u64(len, done + STEP), err);
+
+		if (*err)
+			break;
+		*err = user_memory_fill(&range->memory, start + done, (const char *)src + done, step, !protect);
+		if (*err)
+			break;
+		set_states(range, start + done, step, protect ? USER_PAGE_PROTECTED : 0);
+		done += step;
+	}
+	return done;
+}
+
+size_t user_space_zeropage(uint64_t start, size_t len, int *err)
+{
+	struct user_range *range = whole_range(start, len, err);
+	size_t done = 0;
+
+	if (range && range->memory.type == UF_MEMORY_HUGETLB)
+		*err = -EINVAL;
+	while (range && done < len && !*err) {
+		size_t step = empty_run(range, start + done, start + min_u64(len, done + STEP), err);
+
+		if (*err)
+			break;
+		*err = user_memory_zero(&range->memory, start + done, step, true);
+		if (*err)
+			break;
+		set_states(range, start + done, step, 0);
+		done += step;
+	}
+	return done;
+}
+
+size_t user_space_continue(uint64_t start, size_t len, bool protect, int *err)
+{
+	struct user_range *range = whole_range(start, len, err);
+	size_t done = 0;
+
+	if (range && !range->memory.shared)
+		*err = -EINVAL;
+	while (range && done < len && !*err) {
+		size_t page_size = range->memory.page_size;
+		uint8_t *state = state_of(range, start + done);
+
+		if (!(*state & USER_PAGE_HIDDEN))
+			*err = -EEXIST;
+		else if (!is_present(range, start + done, *state))
+			*err = -EFAULT;
+		else
+			*err = user_memory_show(&range->memory, start + done, page_size, !protect);
+		if (*err)
+			break;
+		*state = protect ? USER_PAGE_PROTECTED : 0;
+		done += page_size;
+	}
+	return done;
+}
+
+size_t user_space_poison(uint64_t start, size_t len, int *err)
+{
+	struct user_range *range = whole_range(start, len, err);
+	size_t done = 0;
+
+	while (range && done < len && !*err) {
+		size_t step = empty_run(range, start + done, start + len, err);
+
+		if (*err)
+			break;
+		set_states(range, start + done, step, USER_PAGE_HIDDEN | USER_PAGE_POISONED);
+		done += step;
+	}
+	return done;
+}
+
+/*
+ * Write protection.
+ */
+
+/* The pages from `page` on that are treated alike: hidden or shown, and, when it matters, populated or not. */
+static uint64_t alike_until(struct user_range *range, uint64_t page, uint64_t end)
+{
+	uint8_t hidden = *state_of(range, page) & USER_PAGE_HIDDEN;
+
+	while (page < end && (*state_of(range, page) & USER_PAGE_HIDDEN) == hidden)
+		page += range->memory.page_size;
+	return page;
+}
+
+static int protect_run(struct user_range *range, uint64_t start, uint64_t end, bool protect, bool unpopulated)
+{
+	bool hidden = *state_of(range, start) & USER_PAGE_HIDDEN;
+	int err;
+
+	/* A mark on what is not there: only where it was asked for, or in shared memory. */
+	if (hidden && protect && !unpopulated && !range->memory.shared)
+		return 0;
+	if (!hidden) {
+		err = user_memory_protect(&range->memory, start, end - start, !protect);
+		if (err)
+			return err;
+	}
+	for (uint64_t page = start; page < end; page += range->memory.page_size) {
+		uint8_t *state = state_of(range, page);
+
+		*state = (uint8_t)(protect ? *state | USER_PAGE_PROTECTED : *state & ~USER_PAGE_PROTECTED);
+	}
+	return 0;
+}
+
+int user_space_writeprotect(uint64_t start, size_t len, bool protect, bool unpopulated)
+{
+	uint64_t end = start + len;
+
+	while (start < end) {
+		struct user_range *range = user_space_at(start);
+		uint64_t stop = range ? min_u64(end, range->memory.end) : end;
+
+		if (!range || !(range->mode & UFFDIO_REGISTER_MODE_WP))
+			return -ENOENT;
+		while (start < stop) {
+			uint64_t until = alike_until(range, start, stop);
+			int err = protect_run(range, start, until, protect, unpopulated);
+
+			if (err)
+				return err;
+			start = until;
+		}
+	}
+	return 0;
+}

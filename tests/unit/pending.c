@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: MIT
+/* The faults that wait: put in, announced, read, woken, taken over, and never lost. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/test.h"
+#include "uffd/user/pending.h"
+
+static struct user_pending pending;
+
+static void create(void)
+{
+	CHECK_EQ(user_pending_create(&pending, O_NONBLOCK | O_CLOEXEC), 0);
+}
+
+static struct uffd_msg fault_at(uint64_t address)
+{
+	return (struct uffd_msg){.event = UFFD_EVENT_PAGEFAULT, .arg.pagefault.address = address};
+}
+
+static bool rings(void)
+{
+	struct pollfd bell = {.fd = pending.bell, .events = POLLIN};
+
+	return poll(&bell, 1, 0) == 1 && (bell.revents & POLLIN);
+}
+
+static struct user_ticket add(uint64_t address)
+{
+	struct uffd_msg msg = fault_at(address);
+
+	return user_pending_add(&pending, &msg);
+}
+
+/* A thread that puts a fault in and waits for it. */
+struct waiter {
+	pthread_t thread;
+	uint64_t address;
+	_Atomic bool done;
+};
+
+static void *wait_in_fault(void *arg)
+{
+	struct waiter *waiter = arg;
+
+	user_pending_wait_done(&pending, add(waiter->address));
+	atomic_store(&waiter->done, true);
+	return NULL;
+}
+
+static void start(struct waiter *waiter, uint64_t address)
+{
+	waiter->address = address;
+	CHECK_EQ(pthread_create(&waiter->thread, NULL, wait_in_fault, waiter), 0);
+}
+
+static void wait_for_ring(void)
+{
+	struct pollfd bell = {.fd = pending.bell, .events = POLLIN};
+
+	CHECK_EQ(poll(&bell, 1, -1), 1);
+}
+
+TEST(message_rings_and_is_read_once,
+     "The descriptor is readable while something is unread, and each message is read once.")
+{
+	struct uffd_msg msg;
+
+	create();
+	CHECK(!rings());
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 0);
+	add(0x1234567);
+	CHECK(rings());
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 1);
+	CHECK_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+	CHECK_EQ(msg.arg.pagefault.address, 0x1234567);
+	CHECK_EQ(msg.arg.pagefault.feat.ptid, gettid());
+	CHECK(!rings());
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 0);
+	CHECK(!rings());
+}
+
+TEST(address_is_rounded_unless_exact, "Without EXACT_ADDRESS the address is rounded down to the page.")
+{
+	struct uffd_msg msg;
+
+	create();
+	add(0x1234567);
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, false), 1);
+	CHECK_EQ(msg.arg.pagefault.address, 0x1234567 & ~(page_size - 1));
+}
+
+TEST(woken_before_read_is_not_read, "What is woken before it was read is not read any more, and does not ring.")
+{
+	struct waiter waiter = {0};
+	struct uffd_msg msg;
+
+	create();
+	start(&waiter, 0x5000);
+	wait_for_ring();
+	CHECK_EQ(user_pending_wake(&pending, 0x6000, 0x7000), 0);
+	CHECK_EQ(user_pending_wake(&pending, 0x5000, 0x6000), 1);
+	pthread_join(waiter.thread, NULL);
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 0);
+	CHECK(!rings());
+}
+
+TEST(wake_wakes_all_in_range_and_no_others,
+     "Every thread that waits in the range is woken, whether it was read or not.")
+{
+	struct waiter waiters[16] = {0};
+	struct uffd_msg msgs[16];
+	size_t seen = 0;
+
+	create();
+	for (size_t i = 0; i < 16; i++)
+		start(&waiters[i], 0x10000 + i * 0x1000);
+	while (seen < 16) {
+		wait_for_ring();
+		seen += user_pending_take(&pending, msgs + seen, seen < 8 ? 1 : 16 - seen, true);
+	}
+	CHECK_EQ(user_pending_wake(&pending, 0x14000, 0x18000), 4);
+	for (size_t i = 4; i < 8; i++)
+		pthread_join(waiters[i].thread, NULL);
+	for (size_t i = 0; i < 16; i++)
+		CHECK_EQ(waiters[i].done, i >= 4 && i < 8);
+	CHECK_EQ(user_pending_wake(&pending, 0, UINT64_MAX), 12);
+	for (size_t i = 0; i < 16; i++)
+		if (i < 4 || i >= 8)
+			pthread_join(waiters[i].thread, NULL);
+}
+
+/* Puts messages in from threads of their own, since a thread has one slot. */
+static void *add_and_leave(void *arg)
+{
+	user_pending_add(&pending, arg);
+	return NULL;
+}
+
+static void add_from_thread(struct uffd_msg msg)
+{
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, add_and_leave, &msg), 0);
+	pthread_join(thread, NULL);
+}
+
+TEST(oldest_first_and_faults_before_events, "Faults are read before events, each kind oldest first.")
+{
+	struct uffd_msg event = {.event = UFFD_EVENT_REMAP, .arg.remap = {.from = 1, .to = 2, .len = 3}}, msgs[8];
+
+	create();
+	for (uint64_t i = 1; i <= 3; i++) {
+		event.arg.remap.from = i;
+		add_from_thread(event);
+		add_from_thread(fault_at(i));
+	}
+	CHECK_EQ(user_pending_take(&pending, msgs, 2, true), 2);
+	CHECK(rings());
+	CHECK_EQ(user_pending_take(&pending, msgs + 2, 6, true), 4);
+	for (uint64_t i = 0; i < 3; i++) {
+		CHECK_EQ(msgs[i].event, UFFD_EVENT_PAGEFAULT);
+		CHECK_EQ(msgs[i].arg.pagefault.address, i + 1);
+		CHECK_EQ(msgs[3 + i].event, UFFD_EVENT_REMAP);
+		CHECK_EQ(msgs[3 + i].arg.remap.from, i + 1);
+		CHECK_EQ(msgs[3 + i].arg.remap.to, 2);
+		CHECK_EQ(msgs[3 + i].arg.remap.len, 3);
+	}
+	CHECK(!rings());
+}
+
+static void *wait_in_event(void *arg)
+{
+	struct uffd_msg event = {.event = UFFD_EVENT_REMOVE};
+
+	user_pending_wait_read(&pending, user_pending_add(&pending, &event));
+	atomic_store((_Atomic bool *)arg, true);
+	return NULL;
+}
+
+TEST(event_waits_until_read, "A layout event lets its thread go on as soon as it is read, and a wake does not.")
+{
+	static _Atomic bool done;
+	struct uffd_msg msg;
+	pthread_t thread;
+
+	create();
+	CHECK_EQ(pthread_create(&thread, NULL, wait_in_event, &done), 0);
+	wait_for_ring();
+	CHECK_EQ(user_pending_wake(&pending, 0, UINT64_MAX), 0);
+	CHECK(!atomic_load(&done));
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 1);
+	pthread_join(thread, NULL);
+	CHECK(done);
+}
+
+static void fault_in_handler(int sig)
+{
+	(void)sig;
+	add(0x9000); /* and never wait: as after a longjmp */
+}
+
+TEST(nested_fault_ends_the_outer_wait, "A fault in a signal handler takes the slot over; the wait underneath ends.")
+{
+	struct waiter waiter = {0};
+	struct uffd_msg msgs[4];
+
+	create();
+	signal(SIGUSR1, fault_in_handler);
+	start(&waiter, 0x8000);
+	wait_for_ring();
+	CHECK_EQ(user_pending_take(&pending, msgs, 4, true), 1);
+	CHECK_EQ(msgs[0].arg.pagefault.address, 0x8000);
+	pthread_kill(waiter.thread, SIGUSR1);
+	pthread_join(waiter.thread, NULL);
+	CHECK_EQ(user_pending_take(&pending, msgs, 4, true), 1);
+	CHECK_EQ(msgs[0].arg.pagefault.address, 0x9000);
+	CHECK_EQ(user_pending_take(&pending, msgs, 4, true), 0);
+}
+
+TEST(renewed_messages_are_read_again, "A reader that attaches is told of all faults that wait, read before or not.")
+{
+	struct uffd_msg msgs[8];
+
+	create();
+	for (uint64_t i = 1; i <= 3; i++)
+		add_from_thread(fault_at(i));
+	CHECK_EQ(user_pending_take(&pending, msgs, 2, true), 2);
+	user_pending_renew(&pending);
+	CHECK(rings());
+	CHECK_EQ(user_pending_take(&pending, msgs, 8, true), 3);
+	CHECK(!rings());
+}
+
+TEST(another_process_reads_and_wakes, "A process that attaches can do all that the owner can.")
+{
+	struct waiter waiter = {0};
+	int status;
+	pid_t pid;
+
+	create();
+	/* The child comes first: it must not inherit the mapping. */
+	CHECK_EQ(madvise(pending.shared, page_size, MADV_DONTFORK), 0);
+	pid = fork();
+	if (pid == 0) {
+		struct user_pending view;
+		struct uffd_msg msg;
+
+		CHECK_EQ(user_pending_attach(&view, pending.memfd, pending.bell), 0);
+		wait_for_ring();
+		CHECK_EQ(user_pending_take(&view, &msg, 1, true), 1);
+		CHECK_EQ(msg.arg.pagefault.address, 0xa000);
+		CHECK_EQ(user_pending_wake(&view, 0xa000, 0xb000), 1);
+		_exit(0);
+	}
+	start(&waiter, 0xa000);
+	pthread_join(waiter.thread, NULL);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+	CHECK(!rings());
+}
+
+TEST(wrong_memory_is_not_attached, "Memory that could be taken away, or is of another kind, is refused.")
+{
+	struct user_pending view;
+	int fd = memfd_create("x", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	create();
+	CHECK_EQ(user_pending_attach(&view, -1, pending.bell), -EINVAL);
+	CHECK_EQ(user_pending_attach(&view, fd, pending.bell), -EINVAL);
+	CHECK_EQ(ftruncate(fd, lseek(pending.memfd, 0, SEEK_END)), 0);
+	CHECK_EQ(user_pending_attach(&view, fd, pending.bell), -EINVAL);
+	CHECK_EQ(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+	CHECK_EQ(user_pending_attach(&view, fd, pending.bell), -EINVAL);
+}
+
+/* Many threads fault again and again; readers poll, read and wake; everyone must end. */
+#define FAULTERS 8
+#define FAULTS   4000
+
+static _Atomic uint64_t reads;
+
+static void *fault_often(void *arg)
+{
+	for (uint64_t i = 0; i < FAULTS; i++)
+		user_pending_wait_done(&pending, add(((uintptr_t)arg << 32) + i));
+	return NULL;
+}
+
+static void *serve(void *arg)
+{
+	size_t room = (size_t)arg;
+
+	for (;;) {
+		struct uffd_msg msgs[8];
+		size_t n;
+
+		wait_for_ring();
+		n = user_pending_take(&pending, msgs, room, true);
+		for (size_t i = 0; i < n; i++) {
+			uint64_t address = msgs[i].arg.pagefault.address;
+
+			if (address == UINT64_MAX)
+				return NULL;
+			user_pending_wake(&pending, address, address + 1);
+			atomic_fetch_add(&reads, 1);
+		}
+	}
+}
+
+TEST(no_message_is_lost_under_load,
+     "Messages of many threads, read by several readers, are each read once and none is lost.")
+{
+	pthread_t faulters[FAULTERS], readers[2];
+
+	create();
+	for (size_t i = 0; i < 2; i++)
+		CHECK_EQ(pthread_create(&readers[i], NULL, serve, (void *)(1 + 7 * i)), 0);
+	for (uintptr_t i = 0; i < FAULTERS; i++)
+		CHECK_EQ(pthread_create(&faulters[i], NULL, fault_often, (void *)i), 0);
+	for (size_t i = 0; i < FAULTERS; i++)
+		pthread_join(faulters[i], NULL);
+	CHECK_EQ(reads, FAULTERS * FAULTS);
+	/* The readers end by a message each. */
+	for (size_t i = 0; i < 2; i++)
+		add_from_thread(fault_at(UINT64_MAX));
+	for (size_t i = 0; i < 2; i++)
+		pthread_join(readers[i], NULL);
+	/* A late ring may be left; whoever looks for its message takes it out. */
+	CHECK_EQ(user_pending_take(&pending, &(struct uffd_msg){0}, 1, true), 0);
+	CHECK(!rings());
+}
