@@ -10,11 +10,13 @@
 #define UFFD_ENGINE_H
 
 #include <signal.h>
+#include <stdbool.h>
 
 #include <userfault/uffd.h>
 
 struct uf_engine_ops {
 	const char *name;
+	bool faults_are_sigbus; /* with UFFD_FEATURE_SIGBUS: handlers are called by trap.c; otherwise the engine calls them */
 
 	/*
 	 * A descriptor had in this way, not yet enabled. open_flags: O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY. *state is the

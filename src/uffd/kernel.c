@@ -112,6 +112,7 @@ static void kernel_close(struct uf *uf)
 
 const struct uf_engine_ops uf_engine_kernel = {
 	.name = "kernel",
+	.faults_are_sigbus = true,
 	.open = kernel_open,
 	.recognise = kernel_recognise,
 	.ioctl = kernel_ioctl,

@@ -120,7 +120,7 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 	                 (opts->flags & UF_OPEN_USER_MODE_ONLY ? UFFD_USER_MODE_ONLY : 0);
 	int refusal = 0, shortage = 0;
 
-	if (opts->handler) {
+	if (opts->handler && ops->faults_are_sigbus) {
 		int err = uf_trap_install();
 
 		if (err)
@@ -194,11 +194,17 @@ int uf_adopt(struct uf **out, int fd)
 	return 0;
 }
 
+/* Whether its handler is called by the trap, which must know the ranges. */
+static bool is_trapped(const struct uf *uf)
+{
+	return uf->handler && uf->ops->faults_are_sigbus;
+}
+
 void uf_close(struct uf *uf)
 {
 	if (!uf)
 		return;
-	if (uf->handler)
+	if (is_trapped(uf))
 		uf_trap_remove_owner(uf);
 	uf->ops->close(uf);
 	free(uf);
@@ -243,7 +249,7 @@ int uf_register(struct uf *uf, void *addr, size_t len, uint64_t mode, uint64_t *
 
 	if (!uf)
 		return -EINVAL;
-	if (uf->handler) {
+	if (is_trapped(uf)) {
 		/* One new range, and one more where it cuts an older one in two. */
 		err = uf_trap_begin(2);
 		if (err)
@@ -268,7 +274,7 @@ int uf_unregister(struct uf *uf, void *addr, size_t len)
 
 	if (!uf)
 		return -EINVAL;
-	if (uf->handler) {
+	if (is_trapped(uf)) {
 		err = uf_trap_begin(1);
 		if (err)
 			return err;

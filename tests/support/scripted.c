@@ -598,6 +598,7 @@ static ssize_t scripted_read(const struct uf *uf, struct uffd_msg *msgs, size_t 
 
 const struct uf_engine_ops uf_engine_scripted = {
 	.name = "scripted",
+	.faults_are_sigbus = true,
 	.open = scripted_engine_open,
 	.recognise = scripted_recognise,
 	.ioctl = scripted_ioctl,

@@ -3,26 +3,43 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/rawsys.h"
 #include "uffd/user/object.h"
 
+void user_object_hold(struct user_object *object)
+{
+	atomic_fetch_add(&object->holders, 1);
+}
+
+void user_object_release(struct user_object *object)
+{
+	if (atomic_fetch_sub(&object->holders, 1) != 1)
+		return;
+	user_pending_dispose(&object->pending);
+	raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
+}
+
 static int user_open(enum uf_way way, int open_flags, void **state)
 {
 	struct user_object *object;
+	long at;
 	int err;
 
 	(void)way;
-	object = calloc(1, sizeof(*object));
-	if (!object)
+	/* Mapped, not allocated: the last to hold it may be a thread in the trap. */
+	at = raw_mmap(0, sizeof(*object), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at < 0 && at > -4096)
 		return -ENOMEM;
+	object = (struct user_object *)at;
+	object->holders = 1;
 	object->blocking = !(open_flags & O_NONBLOCK);
 	err = user_pending_create(&object->pending, open_flags & (O_NONBLOCK | O_CLOEXEC));
 	if (!err)
 		err = user_segv_install();
 	if (err) {
-		free(object);
+		raw_munmap((uint64_t)at, sizeof(*object));
 		return err;
 	}
 	*state = object;
@@ -76,12 +93,11 @@ static void user_close(struct uf *uf)
 	struct user_object *object = uf->state;
 	signal_mask before = user_space_lock();
 
-	user_space_unregister(object, 0, UINT64_MAX);
+	user_space_forget(object);
 	user_space_unlock(before);
 	user_pending_wake(&object->pending, 0, UINT64_MAX);
 	raw_close(uf->fd);
-	user_pending_dispose(&object->pending);
-	free(object);
+	user_object_release(object);
 }
 
 const struct uf_engine_ops uf_engine_user = {

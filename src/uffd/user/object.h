@@ -13,7 +13,12 @@
 #include "uffd/user/pending.h"
 #include "uffd/user/space.h"
 
+/*
+ * Held by its descriptor, and by each thread that waits in a fault of it: its memory must outlast their waits. A thread that leaves
+ * its wait by a longjmp keeps it for good.
+ */
 struct user_object {
+	_Atomic uint32_t holders;
 	struct user_pending pending;
 	const struct uf *uf; /* whose handler resolves, if it has one */
 	_Atomic uint64_t
@@ -28,6 +33,9 @@ struct user_object {
 	((uint64_t)(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS | \
 	            UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_EXACT_ADDRESS |    \
 	            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON))
+
+void user_object_hold(struct user_object *object);
+void user_object_release(struct user_object *object);
 
 /* UFFDIO_*: arg is the request's structure, of this process. 0 or -errno, as the kernel's. */
 int user_request(const struct uf *uf, unsigned long request, void *arg);

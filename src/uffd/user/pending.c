@@ -34,10 +34,10 @@ struct user_pending_shared {
 	uint32_t magic;
 	uint32_t slot_size;
 	/*
-	 * There is a ring in the bell, or on its way. Who puts a message in sets this, and rings if it was not set. Who finds
-	 * nothing unread clears it, takes the ring out, and then looks again: a message that came in between found it either
-	 * set, and is seen by that look, or cleared, and has rung. Nothing here is counted, so that a reader that is killed
-	 * anywhere leaves nothing wrong that user_pending_renew() does not put right.
+	 * There is a ring in the bell, or on its way. Who puts a message in sets this, and rings if it was not set. Who takes a
+	 * ring out clears it after that, and then looks whether something is unread: a message that came meanwhile either found
+	 * it cleared, and has rung, or is seen by that look. So it is never set without a ring to come, unless whoever was to
+	 * ring or to clear it was killed, which user_pending_renew() puts right.
 	 */
 	_Atomic uint32_t rung;
 	_Atomic uint32_t freed;  /* futex, counts slots given back: a thread that finds none waits for it */
@@ -120,22 +120,24 @@ static void announce(struct user_pending *pending)
 }
 
 /* Takes out one ring, or all there are, and rings anew if that was one too many. */
-static void reset_bell(struct user_pending *pending, bool all)
+static void take_rings(struct user_pending *pending, bool all)
 {
+	bool any = unring(pending);
+
+	while (all && unring(pending))
+		any = true;
+	if (!any)
+		return;
 	atomic_store(&pending->shared->rung, 0);
-	while (unring(pending) && all)
-		;
-	if (user_pending_unread(pending)) {
-		atomic_store(&pending->shared->rung, 1);
-		user_pending_ring(pending);
-	}
+	if (user_pending_unread(pending))
+		announce(pending);
 }
 
 /* `all`: there was nothing to read although the bell had rung, so there may be late rings. */
 static void settle_bell(struct user_pending *pending, bool all)
 {
 	if (!user_pending_unread(pending))
-		reset_bell(pending, all);
+		take_rings(pending, all);
 }
 
 static int map_shared(struct user_pending *pending)
@@ -419,7 +421,11 @@ void user_pending_renew(struct user_pending *pending)
 			move_slot(slot, word, UNREAD);
 	}
 	/* Whatever the flag says: whoever was to ring may be dead. */
-	reset_bell(pending, true);
+	while (unring(pending))
+		;
+	atomic_store(&pending->shared->rung, 0);
+	if (user_pending_unread(pending))
+		announce(pending);
 }
 
 bool user_pending_unread(const struct user_pending *pending)

@@ -65,19 +65,23 @@ static int check_range(uint64_t start, uint64_t len)
 static int request_api(struct user_object *object, void *arg)
 {
 	struct uffdio_api api;
-	uint64_t none = 0;
+	uint64_t none = 0, asked;
 	int err = copy_in(&api, arg, sizeof(api));
 
 	if (err)
 		return err;
-	if (api.api != UFFD_API || (api.features & ~USER_FEATURES) ||
-	    !atomic_compare_exchange_strong(&object->features, &none, api.features | USER_ENABLED))
+	asked = api.features | USER_ENABLED;
+	if (api.api != UFFD_API || (api.features & ~USER_FEATURES) || is_enabled(object))
 		err = -EINVAL;
-	if (err)
-		memset(&api, 0, sizeof(api));
-	else
+	api = (struct uffdio_api){0};
+	if (!err)
 		api = (struct uffdio_api){.api = UFFD_API, .features = USER_FEATURES, .ioctls = OBJECT_REQUESTS};
-	return copy_out(arg, &api, sizeof(api)) ? -EFAULT : err;
+	if (copy_out(arg, &api, sizeof(api)))
+		return -EFAULT;
+	/* Last, as the kernel does it: what could not be answered is not enabled. */
+	if (!err && !atomic_compare_exchange_strong(&object->features, &none, asked))
+		err = -EINVAL;
+	return err;
 }
 
 /* What a range takes, by its modes and memory. */
@@ -142,12 +146,10 @@ static int request_unregister(struct user_object *object, void *arg)
 	before = user_space_lock();
 	/* More than one piece is as good as one. */
 	err = user_memory_inspect(range.start, range.start + range.len, true, &piece, 1);
-	if (err > 0 || err == -ENOSPC) {
-		user_space_unregister(object, range.start, range.start + range.len);
-		err = 0;
-	} else if (!err) {
+	if (err > 0 || err == -ENOSPC)
+		err = user_space_unregister(object, range.start, range.start + range.len);
+	else if (!err)
 		err = -EINVAL;
-	}
 	user_space_unlock(before);
 	user_pending_wake(&object->pending, range.start, range.start + range.len);
 	return err;

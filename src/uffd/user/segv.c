@@ -56,11 +56,13 @@ static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t
 	struct uffd_msg msg = {.event = UFFD_EVENT_PAGEFAULT, .arg.pagefault = {.flags = flags, .address = address}};
 	struct user_ticket ticket = user_pending_add(&object->pending, &msg);
 
+	user_object_hold(object);
 	user_space_unlock(interrupted_mask(context));
 	if (ticket.slot)
 		user_pending_wait_done(&object->pending, ticket);
 	else
 		user_pending_wait_slot(&object->pending, ticket);
+	user_object_release(object);
 }
 
 /* With the lock held, which is released. False: not ours, let the signal go its way. */

@@ -150,8 +150,6 @@ static bool is_present(const struct user_range *range, uint64_t page, uint8_t st
 {
 	uint8_t present = 0;
 
-	if (state & USER_PAGE_POISONED)
-		return true;
 	if (!range->memory.shared) {
 		if (state & USER_PAGE_HIDDEN)
 			return false;
@@ -265,7 +263,8 @@ static int check_register(struct user_object *object, uint64_t start, uint64_t e
 	for (int i = 0; i < count; i++) {
 		uint64_t page_mask = pieces[i].page_size - 1;
 
-		if (((pieces[i].start | pieces[i].end) & page_mask) ||
+		/* Not yet tried, so not offered: neither MISSING_HUGETLBFS nor WP_HUGETLBFS_SHMEM. */
+		if (pieces[i].type == UF_MEMORY_HUGETLB || ((pieces[i].start | pieces[i].end) & page_mask) ||
 		    ((mode & UFFDIO_REGISTER_MODE_MINOR) && pieces[i].type == UF_MEMORY_ANON))
 			return -EINVAL;
 	}
@@ -299,19 +298,32 @@ static void disarm(struct user_range *range)
 	user_memory_protect(memory, memory->start, memory->end - memory->start, true);
 }
 
-void user_space_unregister(struct user_object *object, uint64_t start, uint64_t end)
+int user_space_unregister(struct user_object *object, uint64_t start, uint64_t end)
 {
+	size_t at;
+
+	for (at = index_of(start); at < space.count && space.slots[at].range.memory.start < end; at++)
+		if (space.slots[at].range.object != object)
+			return -EINVAL;
 	if (reserve(2))
-		return;
+		return -ENOMEM;
 	cut(start);
 	cut(end);
-	for (size_t i = index_of(start); i < space.count && space.slots[i].range.memory.start < end;) {
-		if (space.slots[i].range.object != object) {
-			i++;
+	at = index_of(start);
+	while (at < space.count && space.slots[at].range.memory.start < end) {
+		disarm(&space.slots[at].range);
+		drop(at);
+	}
+	return 0;
+}
+
+void user_space_forget(struct user_object *object)
+{
+	for (size_t at = space.count; at-- > 0;) {
+		if (space.slots[at].range.object != object)
 			continue;
-		}
-		disarm(&space.slots[i].range);
-		drop(i);
+		disarm(&space.slots[at].range);
+		drop(at);
 	}
 }
 
@@ -376,30 +388,29 @@ static struct user_range *whole_range(uint64_t start, size_t len, int *err)
 	return *err ? NULL : range;
 }
 
-/* How many bytes from `start` on are pages in which nothing is. Those that are shown are hidden first. */
-static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, int *err)
+/*
+ * How many bytes from `start` on are pages that nothing is in the way of. `marks`: the states that are in the way although no page
+ * is there. What is shown is hidden first.
+ */
+static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, uint8_t marks, int *err)
 {
 	size_t page_size = range->memory.page_size;
 	uint64_t page = start;
 
 	for (; page < end; page += page_size) {
 		uint8_t *state = state_of(range, page);
+		int failed = 0;
 
-		if (is_present(range, page, *state)) {
+		if ((*state & USER_PAGE_HIDDEN && *state & marks) || is_present(range, page, *state))
+			failed = -EEXIST;
+		else if (!(*state & USER_PAGE_HIDDEN))
+			failed = user_memory_hide(&range->memory, page, page + page_size);
+		if (failed) {
 			if (page == start)
-				*err = -EEXIST;
+				*err = failed;
 			break;
 		}
-		if (!(*state & USER_PAGE_HIDDEN)) {
-			int failed = user_memory_hide(&range->memory, page, page + page_size);
-
-			if (failed) {
-				if (page == start)
-					*err = failed;
-				break;
-			}
-			*state |= USER_PAGE_HIDDEN;
-		}
+		*state |= USER_PAGE_HIDDEN;
 	}
 	return page - start;
 }
@@ -407,19 +418,38 @@ static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, 
 /* The largest part that is delivered by one step: bounds the time that the lock is held for. */
 #define STEP ((size_t)1 << 20)
 
+/* Fills a run, or as many of its pages as the source has. */
+static size_t fill_run(struct user_range *range, uint64_t start, const char *src, size_t len, bool protect, int *err)
+{
+	size_t page_size = range->memory.page_size, done = 0;
+
+	*err = user_memory_fill(&range->memory, start, src, len, !protect);
+	if (!*err)
+		return len;
+	if (*err != -EFAULT || len == page_size)
+		return 0;
+	while (done < len) {
+		*err = user_memory_fill(&range->memory, start + done, src + done, page_size, !protect);
+		if (*err)
+			break;
+		done += page_size;
+	}
+	return done;
+}
+
 size_t user_space_copy(uint64_t start, const void *src, size_t len, bool protect, int *err)
 {
 	struct user_range *range = whole_range(start, len, err);
 	size_t done = 0;
 
+	if (range && protect && !(range->mode & UFFDIO_REGISTER_MODE_WP))
+		*err = -EINVAL;
 	while (range && done < len && !*err) {
-		size_t step = empty_run(range, start + done, start + min_u64(len, done + STEP), err);
+		size_t step = empty_run(range, start + done, start + min_u64(len, done + STEP), 0, err);
 
 		if (*err)
 			break;
-		*err = user_memory_fill(&range->memory, start + done, (const char *)src + done, step, !protect);
-		if (*err)
-			break;
+		step = fill_run(range, start + done, (const char *)src + done, step, protect, err);
 		set_states(range, start + done, step, protect ? USER_PAGE_PROTECTED : 0);
 		done += step;
 	}
@@ -431,10 +461,15 @@ size_t user_space_zeropage(uint64_t start, size_t len, int *err)
 	struct user_range *range = whole_range(start, len, err);
 	size_t done = 0;
 
+	uint8_t marks = USER_PAGE_POISONED;
+
 	if (range && range->memory.type == UF_MEMORY_HUGETLB)
 		*err = -EINVAL;
+	/* The kernel's own inconsistency: a mark of write protection stops zeros in private memory only. */
+	if (range && !range->memory.shared)
+		marks |= USER_PAGE_PROTECTED;
 	while (range && done < len && !*err) {
-		size_t step = empty_run(range, start + done, start + min_u64(len, done + STEP), err);
+		size_t step = empty_run(range, start + done, start + min_u64(len, done + STEP), marks, err);
 
 		if (*err)
 			break;
@@ -478,7 +513,8 @@ size_t user_space_poison(uint64_t start, size_t len, int *err)
 	size_t done = 0;
 
 	while (range && done < len && !*err) {
-		size_t step = empty_run(range, start + done, start + len, err);
+		size_t step = empty_run(range, start + done, start + len, USER_PAGE_POISONED | USER_PAGE_PROTECTED,
+		                        err);
 
 		if (*err)
 			break;
@@ -492,35 +528,40 @@ size_t user_space_poison(uint64_t start, size_t len, int *err)
  * Write protection.
  */
 
-/* The pages from `page` on that are treated alike: hidden or shown, and, when it matters, populated or not. */
-static uint64_t alike_until(struct user_range *range, uint64_t page, uint64_t end)
+/* Whether protecting a page means anything: one that is not there is marked only where that was asked for, or is shared. */
+static bool takes_protection(struct user_range *range, uint64_t page, bool unpopulated)
+{
+	return unpopulated || range->memory.shared || is_present(range, page, *state_of(range, page));
+}
+
+/* The pages from `page` on that are treated alike: all hidden or all shown, and all to be changed or none. */
+static uint64_t alike_until(struct user_range *range, uint64_t page, uint64_t end, bool protect, bool unpopulated,
+                            bool *change)
 {
 	uint8_t hidden = *state_of(range, page) & USER_PAGE_HIDDEN;
 
-	while (page < end && (*state_of(range, page) & USER_PAGE_HIDDEN) == hidden)
-		page += range->memory.page_size;
+	*change = !protect || takes_protection(range, page, unpopulated);
+	for (page += range->memory.page_size; page < end; page += range->memory.page_size) {
+		if ((*state_of(range, page) & USER_PAGE_HIDDEN) != hidden)
+			break;
+		if (protect && takes_protection(range, page, unpopulated) != *change)
+			break;
+	}
 	return page;
 }
 
-static int protect_run(struct user_range *range, uint64_t start, uint64_t end, bool protect, bool unpopulated)
+static int protect_run(struct user_range *range, uint64_t start, uint64_t end, bool protect)
 {
-	bool hidden = *state_of(range, start) & USER_PAGE_HIDDEN;
-	int err;
+	int err = 0;
 
-	/* A mark on what is not there: only where it was asked for, or in shared memory. */
-	if (hidden && protect && !unpopulated && !range->memory.shared)
-		return 0;
-	if (!hidden) {
+	if (!(*state_of(range, start) & USER_PAGE_HIDDEN))
 		err = user_memory_protect(&range->memory, start, end - start, !protect);
-		if (err)
-			return err;
-	}
-	for (uint64_t page = start; page < end; page += range->memory.page_size) {
+	for (uint64_t page = start; !err && page < end; page += range->memory.page_size) {
 		uint8_t *state = state_of(range, page);
 
 		*state = (uint8_t)(protect ? *state | USER_PAGE_PROTECTED : *state & ~USER_PAGE_PROTECTED);
 	}
-	return 0;
+	return err;
 }
 
 int user_space_writeprotect(uint64_t start, size_t len, bool protect, bool unpopulated)
@@ -534,8 +575,9 @@ int user_space_writeprotect(uint64_t start, size_t len, bool protect, bool unpop
 		if (!range || !(range->mode & UFFDIO_REGISTER_MODE_WP))
 			return -ENOENT;
 		while (start < stop) {
-			uint64_t until = alike_until(range, start, stop);
-			int err = protect_run(range, start, until, protect, unpopulated);
+			bool change;
+			uint64_t until = alike_until(range, start, stop, protect, unpopulated, &change);
+			int err = change ? protect_run(range, start, until, protect) : 0;
 
 			if (err)
 				return err;

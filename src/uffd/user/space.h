@@ -45,8 +45,12 @@ struct user_range *user_space_at(uint64_t addr);
  */
 int user_space_register(struct user_object *object, uint64_t start, uint64_t end, uint64_t mode, bool protect_only);
 
-/* Makes [start, end) ordinary memory again; what belongs to other objects is passed over. */
-void user_space_unregister(struct user_object *object, uint64_t start, uint64_t end);
+/*
+ * Makes [start, end) ordinary memory again. -EINVAL: a part belongs to another object, and nothing has changed; -ENOMEM: no
+ * memory to cut a range in two. user_space_forget: all that belongs to an object, which cannot fail.
+ */
+int user_space_unregister(struct user_object *object, uint64_t start, uint64_t end);
+void user_space_forget(struct user_object *object);
 
 /* What a touch means. */
 enum user_verdict {
