@@ -27,7 +27,12 @@ struct uf_engine_ops {
 	/* Whether fd is an enabled descriptor of this engine: 0 and its features, or as uf_adopt(). */
 	int (*recognise)(int fd, uint64_t *features);
 
-	/* ioctl(2) and read(2) on the descriptor, with the kernel's answers; read counts in messages. */
+	/*
+	 * ioctl(2) and read(2) on the descriptor, with the kernel's answers; read counts in messages. Where arg may be anything,
+	 * in uf_ioctl(), an engine that would touch it itself is given a copy, or NULL where it cannot be read and written: -EFAULT,
+	 * unless something else is wrong that comes first.
+	 */
+	bool touches_arg;
 	int (*ioctl)(const struct uf *uf, unsigned long request, void *arg);
 	ssize_t (*read)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
 

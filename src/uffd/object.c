@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 
 #include "base/cleanup.h"
 #include "base/options.h"
@@ -15,6 +16,42 @@
 
 /* The size of uf_options in the first version of this header: what every caller has. */
 #define OPTIONS_SIZE_0 (offsetof(struct uf_options, arg) + sizeof(void *))
+
+/* With an argument of ours, which is memory. */
+static int request_of(struct uf *uf, unsigned long request, void *arg)
+{
+	return uf ? uf->ops->ioctl(uf, request, arg) : -EINVAL;
+}
+
+/* Copies between the caller's memory and ours by the kernel, so that a bad address is an error and not a signal. */
+static int copy_checked(long nr, void *ours, void *theirs, size_t len)
+{
+	struct iovec local = {.iov_base = ours, .iov_len = len}, remote = {.iov_base = theirs, .iov_len = len};
+
+	return raw_syscall6(nr, raw_getpid(), (long)&local, 1, (long)&remote, 1, 0) == (long)len ? 0 : -EFAULT;
+}
+
+/* The request on a copy of its structure. That it can be written back is made sure of before anything is done. */
+static int ioctl_on_copy(struct uf *uf, unsigned long request, void *arg)
+{
+	uint64_t copy[16];
+	size_t len = _IOC_SIZE(request);
+	int err;
+
+	if (len > sizeof(copy))
+		return -EINVAL;
+	if (copy_checked(SYS_process_vm_readv, copy, arg, len) || copy_checked(SYS_process_vm_writev, copy, arg, len))
+		return uf->ops->ioctl(uf, request, NULL);
+	err = uf->ops->ioctl(uf, request, copy);
+	return copy_checked(SYS_process_vm_writev, copy, arg, len) ? -EFAULT : err;
+}
+
+int uf_ioctl(struct uf *uf, unsigned long request, void *arg)
+{
+	if (uf && uf->ops->touches_arg)
+		return ioctl_on_copy(uf, request, arg);
+	return request_of(uf, request, arg);
+}
 
 int uf_engine_open(struct uf **out, const struct uf_engine_ops *ops, enum uf_way way, int open_flags)
 {
@@ -45,7 +82,7 @@ int uf_engine_available(const struct uf_engine_ops *ops, enum uf_way way, int op
 	err = uf_engine_open(&uf, ops, way, open_flags);
 	if (err)
 		return err;
-	err = uf_ioctl(uf, UFFDIO_API, &api);
+	err = request_of(uf, UFFDIO_API, &api);
 	uf_close(uf);
 	*features = api.features;
 	*ioctls = api.ioctls;
@@ -55,7 +92,7 @@ int uf_engine_available(const struct uf_engine_ops *ops, enum uf_way way, int op
 static int enable(struct uf *uf, uint64_t features)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = features};
-	int err = uf_ioctl(uf, UFFDIO_API, &api);
+	int err = request_of(uf, UFFDIO_API, &api);
 
 	if (err)
 		return err;
@@ -230,13 +267,6 @@ enum uf_way uf_way(const struct uf *uf)
 	return uf ? uf->way : UF_WAY_ADOPTED;
 }
 
-int uf_ioctl(struct uf *uf, unsigned long request, void *arg)
-{
-	if (!uf)
-		return -EINVAL;
-	return uf->ops->ioctl(uf, request, arg);
-}
-
 static inline uint64_t address(const void *p)
 {
 	return (uint64_t)(uintptr_t)p;
@@ -254,12 +284,12 @@ int uf_register(struct uf *uf, void *addr, size_t len, uint64_t mode, uint64_t *
 		err = uf_trap_begin(2);
 		if (err)
 			return err;
-		err = uf_ioctl(uf, UFFDIO_REGISTER, &reg);
+		err = request_of(uf, UFFDIO_REGISTER, &reg);
 		if (!err)
 			uf_trap_add(address(addr), address(addr) + len, uf);
 		uf_trap_end();
 	} else {
-		err = uf_ioctl(uf, UFFDIO_REGISTER, &reg);
+		err = request_of(uf, UFFDIO_REGISTER, &reg);
 	}
 	/* Last, since the caller's variable may itself lie in the range. */
 	if (!err && ioctls)
@@ -278,15 +308,15 @@ int uf_unregister(struct uf *uf, void *addr, size_t len)
 		err = uf_trap_begin(1);
 		if (err)
 			return err;
-		err = uf_ioctl(uf, UFFDIO_UNREGISTER, &range);
+		err = request_of(uf, UFFDIO_UNREGISTER, &range);
 		if (!err)
 			uf_trap_remove(address(addr), address(addr) + len);
 		uf_trap_end();
 	} else {
-		err = uf_ioctl(uf, UFFDIO_UNREGISTER, &range);
+		err = request_of(uf, UFFDIO_UNREGISTER, &range);
 		/* The kernel wakes missing faults only; a writer that waits would wait for ever. */
 		if (!err)
-			uf_ioctl(uf, UFFDIO_WAKE, &range);
+			request_of(uf, UFFDIO_WAKE, &range);
 	}
 	return err;
 }
@@ -311,7 +341,7 @@ static ssize_t delivered(int err, int64_t done, size_t len)
 ssize_t uf_copy(struct uf *uf, void *dst, const void *src, size_t len, uint64_t mode)
 {
 	struct uffdio_copy copy = {.dst = address(dst), .src = address(src), .len = len, .mode = mode};
-	int err = uf_ioctl(uf, UFFDIO_COPY, &copy);
+	int err = request_of(uf, UFFDIO_COPY, &copy);
 
 	return delivered(err, copy.copy, len);
 }
@@ -319,7 +349,7 @@ ssize_t uf_copy(struct uf *uf, void *dst, const void *src, size_t len, uint64_t 
 ssize_t uf_zeropage(struct uf *uf, void *addr, size_t len, uint64_t mode)
 {
 	struct uffdio_zeropage zero = {.range = {address(addr), len}, .mode = mode};
-	int err = uf_ioctl(uf, UFFDIO_ZEROPAGE, &zero);
+	int err = request_of(uf, UFFDIO_ZEROPAGE, &zero);
 
 	return delivered(err, zero.zeropage, len);
 }
@@ -327,7 +357,7 @@ ssize_t uf_zeropage(struct uf *uf, void *addr, size_t len, uint64_t mode)
 ssize_t uf_continue(struct uf *uf, void *addr, size_t len, uint64_t mode)
 {
 	struct uffdio_continue cont = {.range = {address(addr), len}, .mode = mode};
-	int err = uf_ioctl(uf, UFFDIO_CONTINUE, &cont);
+	int err = request_of(uf, UFFDIO_CONTINUE, &cont);
 
 	return delivered(err, cont.mapped, len);
 }
@@ -335,7 +365,7 @@ ssize_t uf_continue(struct uf *uf, void *addr, size_t len, uint64_t mode)
 ssize_t uf_move(struct uf *uf, void *dst, void *src, size_t len, uint64_t mode)
 {
 	struct uffdio_move move = {.dst = address(dst), .src = address(src), .len = len, .mode = mode};
-	int err = uf_ioctl(uf, UFFDIO_MOVE, &move);
+	int err = request_of(uf, UFFDIO_MOVE, &move);
 
 	return delivered(err, move.move, len);
 }
@@ -343,7 +373,7 @@ ssize_t uf_move(struct uf *uf, void *dst, void *src, size_t len, uint64_t mode)
 ssize_t uf_poison(struct uf *uf, void *addr, size_t len, uint64_t mode)
 {
 	struct uffdio_poison poison = {.range = {address(addr), len}, .mode = mode};
-	int err = uf_ioctl(uf, UFFDIO_POISON, &poison);
+	int err = request_of(uf, UFFDIO_POISON, &poison);
 
 	return delivered(err, poison.updated, len);
 }
@@ -352,14 +382,14 @@ int uf_writeprotect(struct uf *uf, void *addr, size_t len, uint64_t mode)
 {
 	struct uffdio_writeprotect wp = {.range = {address(addr), len}, .mode = mode};
 
-	return uf_ioctl(uf, UFFDIO_WRITEPROTECT, &wp);
+	return request_of(uf, UFFDIO_WRITEPROTECT, &wp);
 }
 
 int uf_wake(struct uf *uf, void *addr, size_t len)
 {
 	struct uffdio_range range = {address(addr), len};
 
-	return uf_ioctl(uf, UFFDIO_WAKE, &range);
+	return request_of(uf, UFFDIO_WAKE, &range);
 }
 
 ssize_t uf_read(struct uf *uf, struct uffd_msg *msgs, size_t count)

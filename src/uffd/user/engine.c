@@ -102,6 +102,7 @@ static void user_close(struct uf *uf)
 
 const struct uf_engine_ops uf_engine_user = {
 	.name = "user",
+	.touches_arg = true,
 	.open = user_open,
 	.recognise = user_recognise,
 	.ioctl = user_ioctl,

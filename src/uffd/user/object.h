@@ -37,7 +37,7 @@ struct user_object {
 void user_object_hold(struct user_object *object);
 void user_object_release(struct user_object *object);
 
-/* UFFDIO_*: arg is the request's structure, of this process. 0 or -errno, as the kernel's. */
+/* UFFDIO_*: arg is the request's structure, in memory that is there. 0 or -errno, as the kernel's. */
 int user_request(const struct uf *uf, unsigned long request, void *arg);
 
 /* Installs the SIGSEGV handler, once for the process. */

@@ -122,12 +122,10 @@ static void announce(struct user_pending *pending)
 /* Takes out one ring, or all there are, and rings anew if that was one too many. */
 static void take_rings(struct user_pending *pending, bool all)
 {
-	bool any = unring(pending);
-
-	while (all && unring(pending))
-		any = true;
-	if (!any)
+	if (!unring(pending))
 		return;
+	while (all && unring(pending))
+		;
 	atomic_store(&pending->shared->rung, 0);
 	if (user_pending_unread(pending))
 		announce(pending);

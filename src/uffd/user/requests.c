@@ -1,34 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
  * UFFDIO_*, with the kernel's checks in the kernel's order and its answers.
- *
- * The structure is copied in and its results are copied out by the kernel, so that a bad pointer is EFAULT and not a signal.
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/rawsys.h"
 #include "uffd/user/object.h"
-
-/* process_vm_readv(2) and process_vm_writev(2) on ourselves: 0 or -EFAULT. */
-static int copy_between(long nr, void *ours, void *theirs, size_t len)
-{
-	struct iovec local = {.iov_base = ours, .iov_len = len}, remote = {.iov_base = theirs, .iov_len = len};
-
-	return raw_syscall6(nr, raw_getpid(), (long)&local, 1, (long)&remote, 1, 0) == (long)len ? 0 : -EFAULT;
-}
-
-static int copy_in(void *to, const void *from, size_t len)
-{
-	return copy_between(SYS_process_vm_readv, to, (void *)from, len);
-}
-
-static int copy_out(void *to, const void *from, size_t len)
-{
-	return copy_between(SYS_process_vm_writev, (void *)from, to, len);
-}
 
 static struct user_object *object_of(const struct uf *uf)
 {
@@ -62,26 +41,17 @@ static int check_range(uint64_t start, uint64_t len)
 	return 0;
 }
 
-static int request_api(struct user_object *object, void *arg)
+static int request_api(struct user_object *object, struct uffdio_api *api)
 {
-	struct uffdio_api api;
-	uint64_t none = 0, asked;
-	int err = copy_in(&api, arg, sizeof(api));
+	uint64_t none = 0;
 
-	if (err)
-		return err;
-	asked = api.features | USER_ENABLED;
-	if (api.api != UFFD_API || (api.features & ~USER_FEATURES) || is_enabled(object))
-		err = -EINVAL;
-	api = (struct uffdio_api){0};
-	if (!err)
-		api = (struct uffdio_api){.api = UFFD_API, .features = USER_FEATURES, .ioctls = OBJECT_REQUESTS};
-	if (copy_out(arg, &api, sizeof(api)))
-		return -EFAULT;
-	/* Last, as the kernel does it: what could not be answered is not enabled. */
-	if (!err && !atomic_compare_exchange_strong(&object->features, &none, asked))
-		err = -EINVAL;
-	return err;
+	if (api->api != UFFD_API || (api->features & ~USER_FEATURES) ||
+	    !atomic_compare_exchange_strong(&object->features, &none, api->features | USER_ENABLED)) {
+		*api = (struct uffdio_api){0};
+		return -EINVAL;
+	}
+	*api = (struct uffdio_api){.api = UFFD_API, .features = USER_FEATURES, .ioctls = OBJECT_REQUESTS};
+	return 0;
 }
 
 /* What a range takes, by its modes and memory. */
@@ -107,63 +77,52 @@ static uint64_t range_requests(uint64_t start, uint64_t end, uint64_t mode)
 
 #define KNOWN_MODES (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR)
 
-static int request_register(struct user_object *object, void *arg)
+static int request_register(struct user_object *object, struct uffdio_register *reg)
 {
-	struct uffdio_register reg;
 	uint64_t end;
 	signal_mask before;
-	int err = copy_in(&reg, arg, sizeof(reg));
+	int err;
 
-	if (err)
-		return err;
-	if (!reg.mode || (reg.mode & ~KNOWN_MODES))
+	if (!reg->mode || (reg->mode & ~KNOWN_MODES))
 		return -EINVAL;
-	err = check_range(reg.range.start, reg.range.len);
+	err = check_range(reg->range.start, reg->range.len);
 	if (err)
 		return err;
-	end = reg.range.start + reg.range.len;
+	end = reg->range.start + reg->range.len;
 	before = user_space_lock();
-	err = user_space_register(object, reg.range.start, end, reg.mode, false);
+	err = user_space_register(object, reg->range.start, end, reg->mode, false);
 	if (!err)
-		reg.ioctls = range_requests(reg.range.start, end, reg.mode);
+		reg->ioctls = range_requests(reg->range.start, end, reg->mode);
 	user_space_unlock(before);
-	if (err)
-		return err;
-	return copy_out((char *)arg + offsetof(struct uffdio_register, ioctls), &reg.ioctls, sizeof(reg.ioctls));
+	return err;
 }
 
-static int request_unregister(struct user_object *object, void *arg)
+static int request_unregister(struct user_object *object, struct uffdio_range *range)
 {
-	struct uffdio_range range;
 	struct user_memory piece;
 	signal_mask before;
-	int err = copy_in(&range, arg, sizeof(range));
+	int err = check_range(range->start, range->len);
 
-	if (!err)
-		err = check_range(range.start, range.len);
 	if (err)
 		return err;
 	before = user_space_lock();
 	/* More than one piece is as good as one. */
-	err = user_memory_inspect(range.start, range.start + range.len, true, &piece, 1);
+	err = user_memory_inspect(range->start, range->start + range->len, true, &piece, 1);
 	if (err > 0 || err == -ENOSPC)
-		err = user_space_unregister(object, range.start, range.start + range.len);
+		err = user_space_unregister(object, range->start, range->start + range->len);
 	else if (!err)
 		err = -EINVAL;
 	user_space_unlock(before);
-	user_pending_wake(&object->pending, range.start, range.start + range.len);
+	user_pending_wake(&object->pending, range->start, range->start + range->len);
 	return err;
 }
 
-static int request_wake(struct user_object *object, void *arg)
+static int request_wake(struct user_object *object, struct uffdio_range *range)
 {
-	struct uffdio_range range;
-	int err = copy_in(&range, arg, sizeof(range));
+	int err = check_range(range->start, range->len);
 
 	if (!err)
-		err = check_range(range.start, range.len);
-	if (!err)
-		user_pending_wake(&object->pending, range.start, range.start + range.len);
+		user_pending_wake(&object->pending, range->start, range->start + range->len);
 	return err;
 }
 
@@ -171,13 +130,10 @@ static int request_wake(struct user_object *object, void *arg)
  * How a delivery ended: the field that tells, and the result. Some progress is a count and EAGAIN; the reason is told when the
  * caller goes on from there.
  */
-static int delivered(struct user_object *object, void *field, uint64_t start, size_t len, size_t done, int err,
+static int delivered(struct user_object *object, __s64 *field, uint64_t start, size_t len, size_t done, int err,
                      bool wake)
 {
-	int64_t result = done ? (int64_t)done : err;
-
-	if (copy_out(field, &result, sizeof(result)))
-		return -EFAULT;
+	*field = done ? (int64_t)done : err;
 	if (done && wake)
 		user_pending_wake(&object->pending, start, start + done);
 	if (!done)
@@ -204,111 +160,97 @@ static bool touch_source(const char *src, size_t len)
 	return touched;
 }
 
-static int request_copy(struct user_object *object, void *arg)
+static int request_copy(struct user_object *object, struct uffdio_copy *copy)
 {
 	const uint64_t modes = UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP;
-	struct uffdio_copy copy;
 	signal_mask before;
 	size_t done;
-	int err = copy_in(&copy, arg, offsetof(struct uffdio_copy, copy));
+	int err = check_range(copy->dst, copy->len);
 
-	if (!err)
-		err = check_range(copy.dst, copy.len);
 	if (err)
 		return err;
-	if ((copy.mode & ~modes) || copy.src + copy.len <= copy.src || copy.src + copy.len > ADDRESS_SPACE)
+	if ((copy->mode & ~modes) || copy->src + copy->len <= copy->src || copy->src + copy->len > ADDRESS_SPACE)
 		return -EINVAL;
 	do {
 		before = user_space_lock();
-		done = user_space_copy(copy.dst, (const void *)(uintptr_t)copy.src, copy.len,
-		                       copy.mode & UFFDIO_COPY_MODE_WP, &err);
+		done = user_space_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
+		                       copy->mode & UFFDIO_COPY_MODE_WP, &err);
 		user_space_unlock(before);
-	} while (!done && err == -EFAULT && touch_source((const char *)(uintptr_t)copy.src, copy.len));
-	return delivered(object, (char *)arg + offsetof(struct uffdio_copy, copy), copy.dst, copy.len, done, err,
-	                 !(copy.mode & UFFDIO_COPY_MODE_DONTWAKE));
+	} while (!done && err == -EFAULT && touch_source((const char *)(uintptr_t)copy->src, copy->len));
+	return delivered(object, &copy->copy, copy->dst, copy->len, done, err,
+	                 !(copy->mode & UFFDIO_COPY_MODE_DONTWAKE));
 }
 
-static int request_zeropage(struct user_object *object, void *arg)
+static int request_zeropage(struct user_object *object, struct uffdio_zeropage *zero)
 {
-	struct uffdio_zeropage zero;
 	signal_mask before;
 	size_t done;
-	int err = copy_in(&zero, arg, offsetof(struct uffdio_zeropage, zeropage));
+	int err = check_range(zero->range.start, zero->range.len);
 
-	if (!err)
-		err = check_range(zero.range.start, zero.range.len);
-	if (!err && (zero.mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE))
+	if (!err && (zero->mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE))
 		err = -EINVAL;
 	if (err)
 		return err;
 	before = user_space_lock();
-	done = user_space_zeropage(zero.range.start, zero.range.len, &err);
+	done = user_space_zeropage(zero->range.start, zero->range.len, &err);
 	user_space_unlock(before);
-	return delivered(object, (char *)arg + offsetof(struct uffdio_zeropage, zeropage), zero.range.start,
-	                 zero.range.len, done, err, !(zero.mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE));
+	return delivered(object, &zero->zeropage, zero->range.start, zero->range.len, done, err,
+	                 !(zero->mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE));
 }
 
-static int request_continue(struct user_object *object, void *arg)
+static int request_continue(struct user_object *object, struct uffdio_continue *cont)
 {
 	const uint64_t modes = UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP;
-	struct uffdio_continue cont;
 	signal_mask before;
 	size_t done;
-	int err = copy_in(&cont, arg, offsetof(struct uffdio_continue, mapped));
+	int err = check_range(cont->range.start, cont->range.len);
 
-	if (!err)
-		err = check_range(cont.range.start, cont.range.len);
-	if (!err && (cont.mode & ~modes))
+	if (!err && (cont->mode & ~modes))
 		err = -EINVAL;
 	if (err)
 		return err;
 	before = user_space_lock();
-	done = user_space_continue(cont.range.start, cont.range.len, cont.mode & UFFDIO_CONTINUE_MODE_WP, &err);
+	done = user_space_continue(cont->range.start, cont->range.len, cont->mode & UFFDIO_CONTINUE_MODE_WP, &err);
 	user_space_unlock(before);
-	return delivered(object, (char *)arg + offsetof(struct uffdio_continue, mapped), cont.range.start,
-	                 cont.range.len, done, err, !(cont.mode & UFFDIO_CONTINUE_MODE_DONTWAKE));
+	return delivered(object, &cont->mapped, cont->range.start, cont->range.len, done, err,
+	                 !(cont->mode & UFFDIO_CONTINUE_MODE_DONTWAKE));
 }
 
-static int request_poison(struct user_object *object, void *arg)
+static int request_poison(struct user_object *object, struct uffdio_poison *poison)
 {
-	struct uffdio_poison poison;
 	signal_mask before;
 	size_t done;
-	int err = copy_in(&poison, arg, offsetof(struct uffdio_poison, updated));
+	int err = check_range(poison->range.start, poison->range.len);
 
-	if (!err)
-		err = check_range(poison.range.start, poison.range.len);
-	if (!err && (poison.mode & ~UFFDIO_POISON_MODE_DONTWAKE))
+	if (!err && (poison->mode & ~UFFDIO_POISON_MODE_DONTWAKE))
 		err = -EINVAL;
 	if (err)
 		return err;
 	before = user_space_lock();
-	done = user_space_poison(poison.range.start, poison.range.len, &err);
+	done = user_space_poison(poison->range.start, poison->range.len, &err);
 	user_space_unlock(before);
-	return delivered(object, (char *)arg + offsetof(struct uffdio_poison, updated), poison.range.start,
-	                 poison.range.len, done, err, !(poison.mode & UFFDIO_POISON_MODE_DONTWAKE));
+	return delivered(object, &poison->updated, poison->range.start, poison->range.len, done, err,
+	                 !(poison->mode & UFFDIO_POISON_MODE_DONTWAKE));
 }
 
-static int request_writeprotect(struct user_object *object, void *arg)
+static int request_writeprotect(struct user_object *object, struct uffdio_writeprotect *wp)
 {
 	const uint64_t modes = UFFDIO_WRITEPROTECT_MODE_WP | UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
-	struct uffdio_writeprotect wp;
 	signal_mask before;
 	bool protect;
-	int err = copy_in(&wp, arg, sizeof(wp));
+	int err = check_range(wp->range.start, wp->range.len);
 
-	if (!err)
-		err = check_range(wp.range.start, wp.range.len);
-	if (!err && ((wp.mode & ~modes) || wp.mode == modes))
+	if (!err && ((wp->mode & ~modes) || wp->mode == modes))
 		err = -EINVAL;
 	if (err)
 		return err;
-	protect = wp.mode & UFFDIO_WRITEPROTECT_MODE_WP;
+	protect = wp->mode & UFFDIO_WRITEPROTECT_MODE_WP;
 	before = user_space_lock();
-	err = user_space_writeprotect(wp.range.start, wp.range.len, protect, has(object, UFFD_FEATURE_WP_UNPOPULATED));
+	err = user_space_writeprotect(wp->range.start, wp->range.len, protect,
+	                              has(object, UFFD_FEATURE_WP_UNPOPULATED));
 	user_space_unlock(before);
-	if (!err && !protect && !(wp.mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
-		user_pending_wake(&object->pending, wp.range.start, wp.range.start + wp.range.len);
+	if (!err && !protect && !(wp->mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
+		user_pending_wake(&object->pending, wp->range.start, wp->range.start + wp->range.len);
 	return err;
 }
 
@@ -318,6 +260,8 @@ int user_request(const struct uf *uf, unsigned long request, void *arg)
 
 	if (request != UFFDIO_API && !is_enabled(object))
 		return -EINVAL;
+	if (!arg)
+		return -EFAULT;
 	switch (request) {
 	case UFFDIO_API:
 		return request_api(object, arg);

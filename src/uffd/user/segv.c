@@ -36,16 +36,14 @@ static void raise_sigbus(siginfo_t *info)
 	chain_raise(SIGBUS, &bus);
 }
 
-/* Resolved on this thread. False: the handler would not. */
+/* Resolved on this thread. False: the handler would not. From here on signals are as the program has them. */
 static bool call_handler(const struct uf *uf, uint64_t address, uint64_t flags, void *context)
 {
 	struct uf_fault fault = {.address = address, .flags = flags};
-	signal_mask blocked = ~(signal_mask)0;
 	int saved = errno, err;
 
 	restore_signals(interrupted_mask(context));
 	err = uf->handler((struct uf *)uf, &fault, uf->arg);
-	restore_signals(blocked);
 	errno = saved;
 	return !err;
 }
@@ -69,22 +67,21 @@ static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t
 static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *info, void *context)
 {
 	bool write = chain_access_flags(context) & UFFD_PAGEFAULT_FLAG_WRITE;
-	signal_mask blocked = ~(signal_mask)0;
 	struct user_object *object;
 	uint64_t flags, features;
 
 	if (!range) {
-		user_space_unlock(blocked);
+		user_space_unlock_in_trap();
 		return false;
 	}
 	object = range->object;
 	features = atomic_load(&object->features);
 	switch (user_space_judge(range, address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
 	case USER_RETRY:
-		user_space_unlock(blocked);
+		user_space_unlock_in_trap();
 		return true;
 	case USER_POISONED:
-		user_space_unlock(blocked);
+		user_space_unlock_in_trap();
 		raise_sigbus(info);
 		return true;
 	case USER_FAULT:
@@ -92,14 +89,14 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 			wait_in_fault(object, address, flags, context);
 			return true;
 		}
-		user_space_unlock(blocked);
+		user_space_unlock_in_trap();
 		if (!object->uf->handler || !call_handler(object->uf, address, flags, context))
 			raise_sigbus(info);
 		return true;
 	case USER_FOREIGN:
 		break;
 	}
-	user_space_unlock(blocked);
+	user_space_unlock_in_trap();
 	return false;
 }
 
@@ -109,7 +106,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	if (info->si_code > 0) {
-		user_space_lock();
+		user_space_lock_in_trap();
 		if (take_fault(user_space_at(address), address, info, context))
 			return;
 	}

@@ -25,6 +25,16 @@ static struct {
 	size_t count, capacity;
 } space;
 
+void user_space_lock_in_trap(void)
+{
+	lock_take(&space.lock);
+}
+
+void user_space_unlock_in_trap(void)
+{
+	lock_release(&space.lock);
+}
+
 signal_mask user_space_lock(void)
 {
 	signal_mask before = block_signals();

@@ -33,6 +33,10 @@ struct user_range {
 signal_mask user_space_lock(void);
 void user_space_unlock(signal_mask before);
 
+/* The same in the trap, where signals are blocked already and stay so. */
+void user_space_lock_in_trap(void);
+void user_space_unlock_in_trap(void);
+
 /* Everything below: with the lock held. */
 
 /* The range that holds addr, or NULL. Valid until the next change of the space. */
