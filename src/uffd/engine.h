@@ -25,7 +25,7 @@ struct uf_engine_ops {
 	int (*open)(enum uf_way way, int open_flags, void **state);
 
 	/* Whether fd is an enabled descriptor of this engine: 0 and its features, or as uf_adopt(). */
-	int (*recognise)(int fd, uint64_t *features);
+	int (*recognise)(int fd, uint64_t *features, void **state);
 
 	/*
 	 * ioctl(2) and read(2) on the descriptor, with the kernel's answers; read counts in messages. Where arg may be anything,
@@ -52,6 +52,9 @@ struct uf {
 };
 
 extern const struct uf_engine_ops uf_engine_kernel, uf_engine_user;
+
+/* Descriptors of the user engine that are adopted; it opens none. */
+extern const struct uf_engine_ops uf_engine_remote;
 
 /*
  * An object on a given engine, not yet enabled: UFFDIO_API is left to the caller, through uf_ioctl(). For code that

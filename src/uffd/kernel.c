@@ -63,8 +63,9 @@ static int is_enabled(int fd)
 	return raw_ioctl(fd, UFFDIO_WAKE, &range) == 0;
 }
 
-static int kernel_recognise(int fd, uint64_t *features)
+static int kernel_recognise(int fd, uint64_t *features, void **state)
 {
+	(void)state;
 	static const char anon_inode[] = "anon_inode:[userfaultfd]";
 	char path[64], link[64], info[512], *api;
 	ssize_t len;

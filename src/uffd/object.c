@@ -210,22 +210,25 @@ int uf_open(struct uf **out, const struct uf_options *opts)
 
 int uf_adopt(struct uf **out, int fd)
 {
-	uint64_t features;
+	static const struct uf_engine_ops *const engines[] = {&uf_engine_kernel, &uf_engine_remote};
 	struct uf *uf;
-	int err;
+	int err = -ENOTTY;
 
 	if (!out)
 		return -EINVAL;
-	err = uf_engine_kernel.recognise(fd, &features);
-	if (err)
-		return err;
 	uf = calloc(1, sizeof(*uf));
 	if (!uf)
 		return -ENOMEM;
-	uf->ops = &uf_engine_kernel;
+	for (size_t i = 0; err == -ENOTTY && i < sizeof(engines) / sizeof(engines[0]); i++) {
+		uf->ops = engines[i];
+		err = engines[i]->recognise(fd, &uf->features, &uf->state);
+	}
+	if (err) {
+		free(uf);
+		return err;
+	}
 	uf->fd = fd;
 	uf->way = UF_WAY_ADOPTED;
-	uf->features = features;
 	uf->ioctls = UFFD_API_IOCTLS;
 	*out = uf;
 	return 0;

@@ -189,10 +189,11 @@ static int scripted_engine_open(enum uf_way way, int open_flags, void **state)
 	return fd;
 }
 
-static int scripted_recognise(int fd, uint64_t *features)
+static int scripted_recognise(int fd, uint64_t *features, void **state)
 {
 	int err = -ENOTTY;
 
+	(void)state;
 	pthread_mutex_lock(&lock);
 	if (fd >= 0 && fd < MAX_DESCRIPTORS && contexts[fd]) {
 		*features = contexts[fd]->features;
@@ -636,7 +637,7 @@ struct uf *scripted_adopt(int fd)
 {
 	struct uf *uf = zalloc(sizeof(*uf));
 
-	CHECK_EQ(scripted_recognise(fd, &uf->features), 0);
+	CHECK_EQ(scripted_recognise(fd, &uf->features, &uf->state), 0);
 	uf->ops = &uf_engine_scripted;
 	uf->fd = fd;
 	uf->way = UF_WAY_ADOPTED;

@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/rawsys.h"
-#include "uffd/user/object.h"
+#include "uffd/user/service.h"
 
 void user_object_hold(struct user_object *object)
 {
@@ -36,30 +36,56 @@ static int user_open(enum uf_way way, int open_flags, void **state)
 	object->holders = 1;
 	object->blocking = !(open_flags & O_NONBLOCK);
 	err = user_pending_create(&object->pending, open_flags & (O_NONBLOCK | O_CLOEXEC));
-	if (!err)
-		err = user_segv_install();
 	if (err) {
 		raw_munmap((uint64_t)at, sizeof(*object));
+		return err;
+	}
+	err = user_segv_install();
+	if (!err)
+		err = user_service_start(object);
+	if (err) {
+		raw_close(object->pending.bell);
+		user_object_release(object);
 		return err;
 	}
 	*state = object;
 	return object->pending.bell;
 }
 
-static int user_recognise(int fd, uint64_t *features)
-{
-	(void)fd;
-	(void)features;
-	return -ENOTTY;
-}
-
 static int user_ioctl(const struct uf *uf, unsigned long request, void *arg)
 {
 	struct user_object *object = uf->state;
+	struct user_wake wake;
+	int err;
 
 	if (!object->uf)
 		object->uf = uf;
-	return user_request(uf, request, arg);
+	err = user_request(object, request, arg, &wake);
+	if (wake.end)
+		user_pending_wake(&object->pending, wake.start, wake.end);
+	return err;
+}
+
+ssize_t user_read_messages(struct user_pending *pending, uint64_t features, bool blocking, struct uffd_msg *msgs,
+                           size_t count)
+{
+	for (;;) {
+		size_t taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS);
+		struct pollfd bell = {.fd = pending->bell, .events = POLLIN};
+		long ready;
+
+		if (taken) {
+			for (size_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
+				if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
+					msgs[i].arg.pagefault.feat.ptid = 0;
+			return (ssize_t)taken;
+		}
+		if (!blocking)
+			return -EAGAIN;
+		ready = raw_syscall6(SYS_ppoll, (long)&bell, 1, 0, 0, 0, 0);
+		if (ready < 0)
+			return ready;
+	}
 }
 
 static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t count)
@@ -69,34 +95,32 @@ static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 
 	if (!(features & USER_ENABLED))
 		return -EINVAL;
-	for (;;) {
-		size_t taken = user_pending_take(&object->pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS);
-		struct pollfd bell = {.fd = uf->fd, .events = POLLIN};
-		long ready;
+	return user_read_messages(&object->pending, features, object->blocking, msgs, count);
+}
 
-		if (taken) {
-			for (size_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
-				if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
-					msgs[i].arg.pagefault.feat.ptid = 0;
-			return (ssize_t)taken;
-		}
-		if (!object->blocking)
-			return -EAGAIN;
-		ready = raw_syscall6(SYS_ppoll, (long)&bell, 1, 0, 0, 0, 0);
-		if (ready < 0)
-			return ready;
-	}
+void user_object_end(struct user_object *object)
+{
+	signal_mask before;
+
+	if (atomic_exchange(&object->ended, true))
+		return;
+	before = user_space_lock();
+	user_space_forget(object);
+	user_space_unlock(before);
+	user_pending_wake(&object->pending, 0, UINT64_MAX);
 }
 
 static void user_close(struct uf *uf)
 {
 	struct user_object *object = uf->state;
-	signal_mask before = user_space_lock();
+	struct pollfd rope = {.fd = object->pending.rope};
 
-	user_space_forget(object);
-	user_space_unlock(before);
-	user_pending_wake(&object->pending, 0, UINT64_MAX);
+	/* The number may soon mean something else: nobody here takes rings out any more. */
+	object->pending.bell = -1;
 	raw_close(uf->fd);
+	/* If it was the last, the object ends before this returns; otherwise the service thread sees to it when it is. */
+	if (poll(&rope, 1, 0) == 1)
+		user_object_end(object);
 	user_object_release(object);
 }
 
@@ -104,7 +128,6 @@ const struct uf_engine_ops uf_engine_user = {
 	.name = "user",
 	.touches_arg = true,
 	.open = user_open,
-	.recognise = user_recognise,
 	.ioctl = user_ioctl,
 	.read = user_read,
 	.close = user_close,

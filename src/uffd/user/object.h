@@ -23,6 +23,7 @@ struct user_object {
 	const struct uf *uf; /* whose handler resolves, if it has one */
 	_Atomic uint64_t
 		features; /* enabled: what UFFDIO_API asked for; with USER_ENABLED. Set once, by compare-and-swap */
+	_Atomic bool ended;
 	bool blocking;
 };
 
@@ -34,11 +35,26 @@ struct user_object {
 	            UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_EXACT_ADDRESS |    \
 	            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON))
 
+/* The end of an object whose last descriptor is closed: its ranges are ordinary again, and nobody waits any more. Once. */
+void user_object_end(struct user_object *object);
+
+/* read(2), by whoever has a view of the pending messages. */
+ssize_t user_read_messages(struct user_pending *pending, uint64_t features, bool blocking, struct uffd_msg *msgs,
+                           size_t count);
+
 void user_object_hold(struct user_object *object);
 void user_object_release(struct user_object *object);
 
-/* UFFDIO_*: arg is the request's structure, in memory that is there. 0 or -errno, as the kernel's. */
-int user_request(const struct uf *uf, unsigned long request, void *arg);
+/* Whom a request wakes: those that wait in [start, end). Empty for nobody. */
+struct user_wake {
+	uint64_t start, end;
+};
+
+/*
+ * UFFDIO_*: arg is the request's structure, in memory that is there. 0 or -errno, as the kernel's. Waking is left to the caller, who
+ * may have to answer first: a process that is woken may be gone the next moment.
+ */
+int user_request(struct user_object *object, unsigned long request, void *arg, struct user_wake *wake);
 
 /* Installs the SIGSEGV handler, once for the process. */
 int user_segv_install(void);

@@ -9,11 +9,6 @@
 #include "base/rawsys.h"
 #include "uffd/user/object.h"
 
-static struct user_object *object_of(const struct uf *uf)
-{
-	return uf->state;
-}
-
 static bool is_enabled(const struct user_object *object)
 {
 	return atomic_load(&object->features) & USER_ENABLED;
@@ -97,7 +92,7 @@ static int request_register(struct user_object *object, struct uffdio_register *
 	return err;
 }
 
-static int request_unregister(struct user_object *object, struct uffdio_range *range)
+static int request_unregister(struct user_object *object, struct uffdio_range *range, struct user_wake *wake)
 {
 	struct user_memory piece;
 	signal_mask before;
@@ -113,16 +108,16 @@ static int request_unregister(struct user_object *object, struct uffdio_range *r
 	else if (!err)
 		err = -EINVAL;
 	user_space_unlock(before);
-	user_pending_wake(&object->pending, range->start, range->start + range->len);
+	*wake = (struct user_wake){range->start, range->start + range->len};
 	return err;
 }
 
-static int request_wake(struct user_object *object, struct uffdio_range *range)
+static int request_wake(struct uffdio_range *range, struct user_wake *wake)
 {
 	int err = check_range(range->start, range->len);
 
 	if (!err)
-		user_pending_wake(&object->pending, range->start, range->start + range->len);
+		*wake = (struct user_wake){range->start, range->start + range->len};
 	return err;
 }
 
@@ -130,12 +125,11 @@ static int request_wake(struct user_object *object, struct uffdio_range *range)
  * How a delivery ended: the field that tells, and the result. Some progress is a count and EAGAIN; the reason is told when the
  * caller goes on from there.
  */
-static int delivered(struct user_object *object, __s64 *field, uint64_t start, size_t len, size_t done, int err,
-                     bool wake)
+static int delivered(__s64 *field, uint64_t start, size_t len, size_t done, int err, struct user_wake *wake)
 {
 	*field = done ? (int64_t)done : err;
 	if (done && wake)
-		user_pending_wake(&object->pending, start, start + done);
+		*wake = (struct user_wake){start, start + done};
 	if (!done)
 		return err;
 	return done == len ? 0 : -EAGAIN;
@@ -160,7 +154,7 @@ static bool touch_source(const char *src, size_t len)
 	return touched;
 }
 
-static int request_copy(struct user_object *object, struct uffdio_copy *copy)
+static int request_copy(struct uffdio_copy *copy, struct user_wake *wake)
 {
 	const uint64_t modes = UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP;
 	signal_mask before;
@@ -177,11 +171,11 @@ static int request_copy(struct user_object *object, struct uffdio_copy *copy)
 		                       copy->mode & UFFDIO_COPY_MODE_WP, &err);
 		user_space_unlock(before);
 	} while (!done && err == -EFAULT && touch_source((const char *)(uintptr_t)copy->src, copy->len));
-	return delivered(object, &copy->copy, copy->dst, copy->len, done, err,
-	                 !(copy->mode & UFFDIO_COPY_MODE_DONTWAKE));
+	return delivered(&copy->copy, copy->dst, copy->len, done, err,
+	                 copy->mode & UFFDIO_COPY_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_zeropage(struct user_object *object, struct uffdio_zeropage *zero)
+static int request_zeropage(struct uffdio_zeropage *zero, struct user_wake *wake)
 {
 	signal_mask before;
 	size_t done;
@@ -194,11 +188,11 @@ static int request_zeropage(struct user_object *object, struct uffdio_zeropage *
 	before = user_space_lock();
 	done = user_space_zeropage(zero->range.start, zero->range.len, &err);
 	user_space_unlock(before);
-	return delivered(object, &zero->zeropage, zero->range.start, zero->range.len, done, err,
-	                 !(zero->mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE));
+	return delivered(&zero->zeropage, zero->range.start, zero->range.len, done, err,
+	                 zero->mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_continue(struct user_object *object, struct uffdio_continue *cont)
+static int request_continue(struct uffdio_continue *cont, struct user_wake *wake)
 {
 	const uint64_t modes = UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP;
 	signal_mask before;
@@ -212,11 +206,11 @@ static int request_continue(struct user_object *object, struct uffdio_continue *
 	before = user_space_lock();
 	done = user_space_continue(cont->range.start, cont->range.len, cont->mode & UFFDIO_CONTINUE_MODE_WP, &err);
 	user_space_unlock(before);
-	return delivered(object, &cont->mapped, cont->range.start, cont->range.len, done, err,
-	                 !(cont->mode & UFFDIO_CONTINUE_MODE_DONTWAKE));
+	return delivered(&cont->mapped, cont->range.start, cont->range.len, done, err,
+	                 cont->mode & UFFDIO_CONTINUE_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_poison(struct user_object *object, struct uffdio_poison *poison)
+static int request_poison(struct uffdio_poison *poison, struct user_wake *wake)
 {
 	signal_mask before;
 	size_t done;
@@ -229,11 +223,11 @@ static int request_poison(struct user_object *object, struct uffdio_poison *pois
 	before = user_space_lock();
 	done = user_space_poison(poison->range.start, poison->range.len, &err);
 	user_space_unlock(before);
-	return delivered(object, &poison->updated, poison->range.start, poison->range.len, done, err,
-	                 !(poison->mode & UFFDIO_POISON_MODE_DONTWAKE));
+	return delivered(&poison->updated, poison->range.start, poison->range.len, done, err,
+	                 poison->mode & UFFDIO_POISON_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_writeprotect(struct user_object *object, struct uffdio_writeprotect *wp)
+static int request_writeprotect(struct user_object *object, struct uffdio_writeprotect *wp, struct user_wake *wake)
 {
 	const uint64_t modes = UFFDIO_WRITEPROTECT_MODE_WP | UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
 	signal_mask before;
@@ -250,14 +244,13 @@ static int request_writeprotect(struct user_object *object, struct uffdio_writep
 	                              has(object, UFFD_FEATURE_WP_UNPOPULATED));
 	user_space_unlock(before);
 	if (!err && !protect && !(wp->mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
-		user_pending_wake(&object->pending, wp->range.start, wp->range.start + wp->range.len);
+		*wake = (struct user_wake){wp->range.start, wp->range.start + wp->range.len};
 	return err;
 }
 
-int user_request(const struct uf *uf, unsigned long request, void *arg)
+int user_request(struct user_object *object, unsigned long request, void *arg, struct user_wake *wake)
 {
-	struct user_object *object = object_of(uf);
-
+	*wake = (struct user_wake){0};
 	if (request != UFFDIO_API && !is_enabled(object))
 		return -EINVAL;
 	if (!arg)
@@ -268,19 +261,19 @@ int user_request(const struct uf *uf, unsigned long request, void *arg)
 	case UFFDIO_REGISTER:
 		return request_register(object, arg);
 	case UFFDIO_UNREGISTER:
-		return request_unregister(object, arg);
+		return request_unregister(object, arg, wake);
 	case UFFDIO_WAKE:
-		return request_wake(object, arg);
+		return request_wake(arg, wake);
 	case UFFDIO_COPY:
-		return request_copy(object, arg);
+		return request_copy(arg, wake);
 	case UFFDIO_ZEROPAGE:
-		return request_zeropage(object, arg);
+		return request_zeropage(arg, wake);
 	case UFFDIO_CONTINUE:
-		return request_continue(object, arg);
+		return request_continue(arg, wake);
 	case UFFDIO_POISON:
-		return request_poison(object, arg);
+		return request_poison(arg, wake);
 	case UFFDIO_WRITEPROTECT:
-		return request_writeprotect(object, arg);
+		return request_writeprotect(object, arg, wake);
 	default:
 		return -EINVAL;
 	}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/rawsys.h"
+#include "uffd/user/passing.h"
+#include "uffd/user/service.h"
+
+/* Monitors at a time; one more is turned away. */
+#define CLIENTS 64
+
+struct client {
+	int socket;
+	const char *staging;
+};
+
+struct service {
+	struct user_object *object;
+	struct client clients[CLIENTS];
+	struct pollfd fds[1 + CLIENTS]; /* the rope, then the clients */
+	size_t count;
+};
+
+static int name_rope(int rope)
+{
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	uint64_t random;
+	int len;
+
+	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return -EIO;
+	len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, SERVICE_NAME "%016llx",
+	               (unsigned long long)random);
+	return bind(rope, (struct sockaddr *)&name,
+	            (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len))
+	               ? -errno
+	               : 0;
+}
+
+/* Maps the staging memory of a client, which must not be able to take it away again. */
+static const char *map_staging(int memfd)
+{
+	int seals = fcntl(memfd, F_GET_SEALS);
+	void *p;
+
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || lseek(memfd, 0, SEEK_END) < (off_t)STAGING_SIZE)
+		return NULL;
+	p = mmap(NULL, STAGING_SIZE, PROT_READ, MAP_SHARED, memfd, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void attach(struct service *service, int socket, int memfd)
+{
+	struct user_object *object = service->object;
+	struct service_attached answer = {.features = atomic_load(&object->features)};
+	const char *staging = map_staging(memfd);
+
+	if (!(answer.features & USER_ENABLED))
+		answer.err = -EINVAL;
+	else if (!staging)
+		answer.err = -EPROTO;
+	else if (service->count == CLIENTS)
+		answer.err = -EMFILE;
+	answer.features &= ~USER_ENABLED;
+	/* It is told of everything that waits. Before the answer: what it reads after that is its own. */
+	if (!answer.err)
+		user_pending_renew(&object->pending);
+	if (user_pass(socket, &answer, sizeof(answer), answer.err ? NULL : &object->pending.memfd,
+	              answer.err ? 0 : 1) ||
+	    answer.err) {
+		if (staging)
+			munmap((void *)staging, STAGING_SIZE);
+		raw_close(socket);
+		return;
+	}
+	service->clients[service->count] = (struct client){.socket = socket, .staging = staging};
+	service->fds[1 + service->count] = (struct pollfd){.fd = socket, .events = POLLIN};
+	service->count++;
+}
+
+static void on_rope(struct service *service)
+{
+	int fds[2] = {-1, -1};
+	size_t count = 2;
+	char kind;
+
+	if (user_receive(service->object->pending.rope, &kind, sizeof(kind), fds, &count) != sizeof(kind))
+		return;
+	if (kind == SERVICE_ATTACH && count == 2) {
+		attach(service, fds[0], fds[1]);
+		raw_close(fds[1]);
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		raw_close(fds[i]);
+	if (kind == SERVICE_RING)
+		user_pending_ring(&service->object->pending);
+}
+
+static void drop_client(struct service *service, size_t i)
+{
+	raw_close(service->clients[i].socket);
+	munmap((void *)service->clients[i].staging, STAGING_SIZE);
+	service->count--;
+	service->clients[i] = service->clients[service->count];
+	service->fds[1 + i] = service->fds[1 + service->count];
+}
+
+/* The source is an offset into the staging memory: nothing else of ours can be named. */
+static int place_source(const struct client *client, struct uffdio_copy *copy)
+{
+	if (copy->src > STAGING_SIZE || copy->len > STAGING_SIZE - copy->src)
+		return -EINVAL;
+	copy->src += (uint64_t)(uintptr_t)client->staging;
+	return 0;
+}
+
+static bool serve(struct service *service, const struct client *client)
+{
+	struct user_object *object = service->object;
+	struct user_wake wake = {0};
+	struct service_request request;
+	struct service_answer answer = {0};
+	bool sent;
+	ssize_t len = recv(client->socket, &request, sizeof(request), MSG_DONTWAIT);
+
+	if (len < 0)
+		return errno == EAGAIN || errno == EINTR;
+	if (len != (ssize_t)sizeof(request))
+		return false;
+	if (request.request == UFFDIO_COPY)
+		answer.err = place_source(client, (struct uffdio_copy *)request.arg);
+	if (!answer.err)
+		answer.err = user_request(object, request.request, request.arg, &wake);
+	memcpy(answer.arg, request.arg, sizeof(answer.arg));
+	/* The answer first: a thread that is woken may end this process, and then it would never be given. */
+	sent = send(client->socket, &answer, sizeof(answer), MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof(answer);
+	if (wake.end)
+		user_pending_wake(&object->pending, wake.start, wake.end);
+	return sent;
+}
+
+static void *run(void *arg)
+{
+	struct service *service = arg;
+
+	for (;;) {
+		if (poll(service->fds, 1 + service->count, -1) < 0)
+			continue;
+		if (service->fds[0].revents & POLLIN)
+			on_rope(service);
+		else if (service->fds[0].revents)
+			break;
+		for (size_t i = service->count; i-- > 0;)
+			if (service->fds[1 + i].revents && !serve(service, &service->clients[i]))
+				drop_client(service, i);
+	}
+	/* Nobody has the descriptor any more. */
+	while (service->count)
+		drop_client(service, service->count - 1);
+	user_object_end(service->object);
+	user_object_release(service->object);
+	munmap(service, sizeof(*service));
+	return NULL;
+}
+
+int user_service_start(struct user_object *object)
+{
+	int err = name_rope(object->pending.rope);
+	struct service *service;
+	signal_mask before;
+	pthread_t thread;
+
+	if (err)
+		return err;
+	service = mmap(NULL, sizeof(*service), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (service == MAP_FAILED)
+		return -ENOMEM;
+	service->object = object;
+	service->fds[0] = (struct pollfd){.fd = object->pending.rope, .events = POLLIN};
+	user_object_hold(object);
+	before = block_signals();
+	err = -pthread_create(&thread, NULL, run, service);
+	restore_signals(before);
+	if (err) {
+		user_object_release(object);
+		munmap(service, sizeof(*service));
+		return err;
+	}
+	pthread_detach(thread);
+	return 0;
+}
