@@ -126,6 +126,7 @@ int uf_open(struct uf **out, const struct uf_options *opts);
  * -EINVAL   a userfaultfd that has not been enabled with UFFDIO_API
  * -ENOENT   /proc is not there, so its features cannot be learnt
  * -ENOMEM
+ * A descriptor of the user engine is answered for by its owner, so also: -ESRCH, -ETIMEDOUT, -EPROTO.
  */
 int uf_adopt(struct uf **out, int fd);
 

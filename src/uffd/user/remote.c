@@ -47,6 +47,20 @@ static int make_staging(char **staging)
 	return take_fd(&memfd);
 }
 
+/* A stranger that only bears the name may never answer; an owner that is stopped may be given up with it. */
+#define ANSWER_SECONDS 30
+
+static int wait_for_answer(int socket)
+{
+	struct pollfd fd = {.fd = socket, .events = POLLIN};
+	int ready;
+
+	do
+		ready = poll(&fd, 1, ANSWER_SECONDS * 1000);
+	while (ready < 0 && errno == EINTR);
+	return ready > 0 ? 0 : -ETIMEDOUT;
+}
+
 /* Sends the owner a socket and staging memory, and takes its answer. */
 static int shake_hands(struct remote *remote, int bell)
 {
@@ -68,6 +82,9 @@ static int shake_hands(struct remote *remote, int bell)
 		return err == -EPIPE || err == -ECONNRESET ? -ESRCH : err;
 	/* Ours is closed, so that the owner's end gone means that the owner is gone. */
 	raw_close(take_fd(&theirs));
+	err = wait_for_answer(mine);
+	if (err)
+		return err;
 	if (user_receive(mine, &attached, sizeof(attached), &pending, &count) != (ssize_t)sizeof(attached))
 		return -ESRCH;
 	err = attached.err;
