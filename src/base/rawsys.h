@@ -12,6 +12,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -101,15 +102,18 @@ static inline int raw_gettid(void)
 	return (int)raw_syscall3(SYS_gettid, 0, 0, 0);
 }
 
-static inline void raw_yield(void)
-{
-	raw_syscall3(SYS_sched_yield, 0, 0, 0);
-}
-
 /* Addresses of memory are numbers here: most of what is done to it must not look like an access. */
 static inline long raw_mmap(uint64_t addr, size_t len, int prot, int flags, int fd, uint64_t offset)
 {
 	return raw_syscall6(SYS_mmap, (long)addr, (long)len, prot, flags, fd, (long)offset);
+}
+
+/* Fresh memory of our own: apart from the heap, and to be had in the trap. NULL when there is none. */
+static inline void *raw_map_own(size_t len)
+{
+	long at = raw_mmap(0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at < 0 && at > -4096 ? NULL : (void *)at;
 }
 
 static inline int raw_munmap(uint64_t addr, size_t len)
@@ -138,7 +142,14 @@ static inline int raw_mincore(uint64_t addr, size_t len, unsigned char *vec)
 	return (int)raw_syscall3(SYS_mincore, (long)addr, (long)len, (long)vec);
 }
 
-/* process_vm_writev() from one piece of memory to another */
+/* process_vm_readv(2) and process_vm_writev(2), from one piece of memory to another */
+static inline ssize_t raw_process_vm_read(int pid, void *to, uint64_t from, size_t len)
+{
+	struct iovec local = {to, len}, remote = {(void *)(uintptr_t)from, len};
+
+	return raw_syscall6(SYS_process_vm_readv, pid, (long)&local, 1, (long)&remote, 1, 0);
+}
+
 static inline ssize_t raw_process_vm_write(int pid, uint64_t to, const void *from, size_t len)
 {
 	struct iovec local = {(void *)(uintptr_t)from, len}, remote = {(void *)(uintptr_t)to, len};

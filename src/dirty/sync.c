@@ -104,7 +104,7 @@ static int sync_prepare(struct uf_dirty *tracker, struct dirty_region *region)
 
 	(void)tracker;
 	region->bits_size = (pages + 63) / 64 * sizeof(uint64_t);
-	region->bits = dirty_map(region->bits_size);
+	region->bits = raw_map_own(region->bits_size);
 	return region->bits ? 0 : -ENOMEM;
 }
 

@@ -12,13 +12,6 @@
 #define OPTIONS_SIZE_0 (offsetof(struct uf_dirty_options, flags) + sizeof(unsigned))
 #define FIRST_CAPACITY 32
 
-void *dirty_map(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 void dirty_unmap(void *p, size_t size)
 {
 	if (p)
@@ -93,7 +86,7 @@ static size_t list_size(size_t capacity)
 
 static struct dirty_list *list_new(size_t capacity)
 {
-	struct dirty_list *list = dirty_map(list_size(capacity));
+	struct dirty_list *list = raw_map_own(list_size(capacity));
 
 	if (list)
 		list->capacity = capacity;
@@ -206,7 +199,7 @@ int uf_dirty_open(struct uf_dirty **out, const struct uf_dirty_options *opts)
 		return err;
 	if (!out || (options.flags & ~UF_DIRTY_USER_MODE_ONLY))
 		return -EINVAL;
-	tracker = dirty_map(sizeof(*tracker));
+	tracker = raw_map_own(sizeof(*tracker));
 	if (!tracker)
 		return -ENOMEM;
 	pthread_mutex_init(&tracker->lock, NULL);

@@ -5,7 +5,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
 
 #include "base/cleanup.h"
 #include "base/options.h"
@@ -23,12 +22,15 @@ static int request_of(struct uf *uf, unsigned long request, void *arg)
 	return uf ? uf->ops->ioctl(uf, request, arg) : -EINVAL;
 }
 
-/* Copies between the caller's memory and ours by the kernel, so that a bad address is an error and not a signal. */
-static int copy_checked(long nr, void *ours, void *theirs, size_t len)
+/* By the kernel, so that a bad address is an error and not a signal. */
+static bool copy_in(void *ours, const void *theirs, size_t len)
 {
-	struct iovec local = {.iov_base = ours, .iov_len = len}, remote = {.iov_base = theirs, .iov_len = len};
+	return raw_process_vm_read(raw_getpid(), ours, (uint64_t)(uintptr_t)theirs, len) == (ssize_t)len;
+}
 
-	return raw_syscall6(nr, raw_getpid(), (long)&local, 1, (long)&remote, 1, 0) == (long)len ? 0 : -EFAULT;
+static bool copy_out(const void *ours, void *theirs, size_t len)
+{
+	return raw_process_vm_write(raw_getpid(), (uint64_t)(uintptr_t)theirs, ours, len) == (ssize_t)len;
 }
 
 /* The request on a copy of its structure. That it can be written back is made sure of before anything is done. */
@@ -40,10 +42,10 @@ static int ioctl_on_copy(struct uf *uf, unsigned long request, void *arg)
 
 	if (len > sizeof(copy))
 		return -EINVAL;
-	if (copy_checked(SYS_process_vm_readv, copy, arg, len) || copy_checked(SYS_process_vm_writev, copy, arg, len))
+	if (!copy_in(copy, arg, len) || !copy_out(copy, arg, len))
 		return uf->ops->ioctl(uf, request, NULL);
 	err = uf->ops->ioctl(uf, request, copy);
-	return copy_checked(SYS_process_vm_writev, copy, arg, len) ? -EFAULT : err;
+	return copy_out(copy, arg, len) ? err : -EFAULT;
 }
 
 int uf_ioctl(struct uf *uf, unsigned long request, void *arg)

@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/futex.h"
 #include "base/rawsys.h"
@@ -210,9 +209,8 @@ static int reserve(size_t extra)
 		capacity *= 2;
 	if (old && capacity == old->capacity)
 		return 0;
-	array = mmap(NULL, sizeof(*array) + capacity * sizeof(array->at[0]), PROT_READ | PROT_WRITE,
-	             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (array == MAP_FAILED)
+	array = raw_map_own(sizeof(*array) + capacity * sizeof(array->at[0]));
+	if (!array)
 		return -ENOMEM;
 	array->capacity = capacity;
 	for (size_t i = 0; i < count; i++)

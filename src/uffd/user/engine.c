@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 
 #include "base/rawsys.h"
 #include "uffd/user/service.h"
@@ -24,20 +23,18 @@ void user_object_release(struct user_object *object)
 static int user_open(enum uf_way way, int open_flags, void **state)
 {
 	struct user_object *object;
-	long at;
 	int err;
 
 	(void)way;
 	/* Mapped, not allocated: the last to hold it may be a thread in the trap. */
-	at = raw_mmap(0, sizeof(*object), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (at < 0 && at > -4096)
+	object = raw_map_own(sizeof(*object));
+	if (!object)
 		return -ENOMEM;
-	object = (struct user_object *)at;
 	object->holders = 1;
 	object->blocking = !(open_flags & O_NONBLOCK);
 	err = user_pending_create(&object->pending, open_flags & (O_NONBLOCK | O_CLOEXEC));
 	if (err) {
-		raw_munmap((uint64_t)at, sizeof(*object));
+		raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
 		return err;
 	}
 	err = user_segv_install();
@@ -114,9 +111,14 @@ static void user_close(struct uf *uf)
 {
 	struct user_object *object = uf->state;
 	struct pollfd rope = {.fd = object->pending.rope};
+	signal_mask before;
 
 	/* The number may soon mean something else: nobody here takes rings out any more. */
 	object->pending.bell = -1;
+	/* Under the lock, with which the trap looks at it. Other descriptors may keep the object; its handler goes with this one. */
+	before = user_space_lock();
+	object->uf = NULL;
+	user_space_unlock(before);
 	raw_close(uf->fd);
 	/* If it was the last, the object ends before this returns; otherwise the service thread sees to it when it is. */
 	if (poll(&rope, 1, 0) == 1)

@@ -108,7 +108,8 @@ static int request_unregister(struct user_object *object, struct uffdio_range *r
 	else if (!err)
 		err = -EINVAL;
 	user_space_unlock(before);
-	*wake = (struct user_wake){range->start, range->start + range->len};
+	if (!err)
+		*wake = (struct user_wake){range->start, range->start + range->len};
 	return err;
 }
 

@@ -69,6 +69,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 	bool write = chain_access_flags(context) & UFFD_PAGEFAULT_FLAG_WRITE;
 	struct user_object *object;
 	uint64_t flags, features;
+	const struct uf *uf;
 
 	if (!range) {
 		user_space_unlock_in_trap();
@@ -89,8 +90,9 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 			wait_in_fault(object, address, flags, context);
 			return true;
 		}
+		uf = object->uf;
 		user_space_unlock_in_trap();
-		if (!object->uf->handler || !call_handler(object->uf, address, flags, context))
+		if (!uf || !uf->handler || !call_handler(uf, address, flags, context))
 			raise_sigbus(info);
 		return true;
 	case USER_FOREIGN:

@@ -77,13 +77,6 @@ struct user_range *user_space_at(uint64_t addr)
 	return i < space.count && space.slots[i].range.memory.start <= addr ? &space.slots[i].range : NULL;
 }
 
-static void *map_private(size_t size)
-{
-	long at = raw_mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return at < 0 && at > -4096 ? NULL : (void *)at;
-}
-
 static int reserve(size_t extra)
 {
 	size_t capacity = space.capacity ? space.capacity : 64;
@@ -93,7 +86,7 @@ static int reserve(size_t extra)
 		capacity *= 2;
 	if (capacity == space.capacity)
 		return 0;
-	slots = map_private(capacity * sizeof(*slots));
+	slots = raw_map_own(capacity * sizeof(*slots));
 	if (!slots)
 		return -ENOMEM;
 	if (space.count)
@@ -202,7 +195,7 @@ static int add_piece(struct user_object *object, struct user_memory *memory, uin
 
 	if (err)
 		return err;
-	slot.block = map_private(size);
+	slot.block = raw_map_own(size);
 	if (!slot.block)
 		return -ENOMEM;
 	*slot.block = (struct page_block){.size = size, .ranges = 1};
