@@ -94,6 +94,14 @@ struct uf_options options(uint64_t required)
 	return (struct uf_options){.size = sizeof(struct uf_options), .engine = engine()->id, .required = required};
 }
 
+int object_open(struct uf **out, const struct uf_options *opts)
+{
+	/* Not every engine is one that uf_open() chooses from. */
+	if (engine()->id == UF_ENGINE_KERNEL)
+		return uf_open(out, opts);
+	return uf_engine_open_negotiated(out, engine()->ops, opts);
+}
+
 struct uf *object(uint64_t features)
 {
 	struct uf_options opts = options(features);
@@ -102,8 +110,7 @@ struct uf *object(uint64_t features)
 	need(features);
 	if (features & UFFD_FEATURE_EVENT_FORK)
 		need_fork_events();
-	/* Not every engine is one that uf_open() chooses from. */
-	CHECK_EQ(uf_engine_open_negotiated(&uf, engine()->ops, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	return uf;
 }
 

@@ -15,6 +15,9 @@
 /* An object that UFFDIO_API has not seen. open_flags: O_NONBLOCK or 0. */
 struct uf *object_raw(int open_flags);
 
+/* uf_open() on the engine under test, whether or not uf_open() offers it. */
+int object_open(struct uf **out, const struct uf_options *opts);
+
 /* An object with exactly these features. Skips the test when the engine does not offer them. */
 struct uf *object(uint64_t features);
 

@@ -249,7 +249,7 @@ static struct uf *object_handled(uf_handler *handler, struct handled *handled)
 	need(UFFD_FEATURE_SIGBUS);
 	opts.handler = handler;
 	opts.arg = handled;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	return uf;
 }
 
@@ -304,6 +304,21 @@ TEST(handler_gives_up, "A negated errno value lets the signal take its way: the 
 	CHECK_EQ(outcome.signal, SIGBUS);
 	CHECK(outcome.addr == handled.pages + 2);
 	CHECK_EQ(handled.calls, 1);
+}
+
+TEST(handler_goes_with_its_object,
+     "A duplicate of the descriptor keeps the ranges; the handler goes with the object that had it.")
+{
+	struct handled handled = {.src = filled(1), .pages = anon(1)};
+	struct uf *uf;
+
+	catch_signals();
+	uf = object_handled(deliver_here, &handled);
+	registered(uf, handled.pages, page_size, MISSING);
+	CHECK(fcntl(uf_fd(uf), F_DUPFD_CLOEXEC, 0) >= 0);
+	uf_close(uf);
+	CHECK_EQ(try_read(handled.pages).signal, SIGBUS);
+	CHECK_EQ(handled.calls, 0);
 }
 
 TEST(handler_not_for_unregistered,
