@@ -23,6 +23,11 @@ struct user_object {
 	const struct uf *uf; /* whose handler resolves, if it has one */
 	_Atomic uint64_t
 		features; /* enabled: what UFFDIO_API asked for; with USER_ENABLED. Set once, by compare-and-swap */
+	/*
+	 * Changes of layout whose event has not been read yet: what delivers pages answers -EAGAIN meanwhile, since it may speak of
+	 * places that are something else now. Changed and read with the space's lock held.
+	 */
+	unsigned changing;
 	_Atomic bool ended;
 	bool blocking;
 };

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "uffd/user/deliver.h"
 #include "uffd/user/object.h"
 
 static bool is_enabled(const struct user_object *object)
@@ -168,7 +169,7 @@ static int request_copy(struct uffdio_copy *copy, struct user_wake *wake)
 		return -EINVAL;
 	do {
 		before = user_space_lock();
-		done = user_space_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
+		done = user_deliver_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
 		                       copy->mode & UFFDIO_COPY_MODE_WP, &err);
 		user_space_unlock(before);
 	} while (!done && err == -EFAULT && touch_source((const char *)(uintptr_t)copy->src, copy->len));
@@ -187,7 +188,7 @@ static int request_zeropage(struct uffdio_zeropage *zero, struct user_wake *wake
 	if (err)
 		return err;
 	before = user_space_lock();
-	done = user_space_zeropage(zero->range.start, zero->range.len, &err);
+	done = user_deliver_zeropage(zero->range.start, zero->range.len, &err);
 	user_space_unlock(before);
 	return delivered(&zero->zeropage, zero->range.start, zero->range.len, done, err,
 	                 zero->mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE ? NULL : wake);
@@ -205,7 +206,7 @@ static int request_continue(struct uffdio_continue *cont, struct user_wake *wake
 	if (err)
 		return err;
 	before = user_space_lock();
-	done = user_space_continue(cont->range.start, cont->range.len, cont->mode & UFFDIO_CONTINUE_MODE_WP, &err);
+	done = user_deliver_continue(cont->range.start, cont->range.len, cont->mode & UFFDIO_CONTINUE_MODE_WP, &err);
 	user_space_unlock(before);
 	return delivered(&cont->mapped, cont->range.start, cont->range.len, done, err,
 	                 cont->mode & UFFDIO_CONTINUE_MODE_DONTWAKE ? NULL : wake);
@@ -222,7 +223,7 @@ static int request_poison(struct uffdio_poison *poison, struct user_wake *wake)
 	if (err)
 		return err;
 	before = user_space_lock();
-	done = user_space_poison(poison->range.start, poison->range.len, &err);
+	done = user_deliver_poison(poison->range.start, poison->range.len, &err);
 	user_space_unlock(before);
 	return delivered(&poison->updated, poison->range.start, poison->range.len, done, err,
 	                 poison->mode & UFFDIO_POISON_MODE_DONTWAKE ? NULL : wake);
@@ -241,7 +242,7 @@ static int request_writeprotect(struct user_object *object, struct uffdio_writep
 		return err;
 	protect = wp->mode & UFFDIO_WRITEPROTECT_MODE_WP;
 	before = user_space_lock();
-	err = user_space_writeprotect(wp->range.start, wp->range.len, protect,
+	err = user_deliver_writeprotect(wp->range.start, wp->range.len, protect,
 	                              has(object, UFFD_FEATURE_WP_UNPOPULATED));
 	user_space_unlock(before);
 	if (!err && !protect && !(wp->mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))

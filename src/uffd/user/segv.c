@@ -11,6 +11,7 @@
 #include <ucontext.h>
 
 #include "uffd/chain.h"
+#include "uffd/user/deliver.h"
 #include "uffd/user/object.h"
 
 static struct {
@@ -77,7 +78,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 	}
 	object = range->object;
 	features = atomic_load(&object->features);
-	switch (user_space_judge(range, address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
+	switch (user_deliver_judge(range, address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
 	case USER_RETRY:
 		user_space_unlock_in_trap();
 		return true;
