@@ -13,10 +13,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/lock.h"
+
 struct chain_link {
 	int sig;
 	bool installed;
-	struct sigaction previous; /* set before `installed`, never again */
+	bool stays_open;  /* the program's action for it runs with it unblocked: it may touch served memory too */
+	struct lock lock; /* guards what follows; taken with all signals blocked */
+	struct sigaction previous; /* what the program itself has for the signal */
 };
 
 /*
@@ -26,10 +30,19 @@ struct chain_link {
 void chain_install(struct chain_link *link, void (*handler)(int, siginfo_t *, void *), bool mask_all);
 
 /* Lets the signal take the way it would have taken without us. In the handler; returns when that way is done. */
-void chain_pass_on(const struct chain_link *link, siginfo_t *info, void *context);
+void chain_pass_on(struct chain_link *link, siginfo_t *info, void *context);
 
-/* Raises a signal at the interrupted place, to be taken when the handler has returned: whoever handles it may never return. */
-void chain_raise(int sig, siginfo_t *info);
+/*
+ * Raises a signal at the interrupted place, to be taken when the handler has returned: whoever handles it may never return. As one
+ * that an access raises, it kills where it is blocked or ignored.
+ */
+void chain_raise(int sig, siginfo_t *info, void *context);
+
+/*
+ * sigaction(2) by the program, for a signal that a link serves: the link stays in front, and what it passes on goes to the new action.
+ * act and old may be NULL. False: no link serves the signal, and sigaction(2) itself is to be called.
+ */
+bool chain_program_action(int sig, const struct sigaction *act, struct sigaction *old);
 
 /* What the processor said about the access, in the words of a fault message: UFFD_PAGEFAULT_FLAG_WRITE, and _WP where known. */
 uint64_t chain_access_flags(const void *context);

@@ -37,6 +37,17 @@ struct uf_engine_ops {
 	ssize_t (*read)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
 
 	void (*close)(struct uf *uf);
+
+	/*
+	 * For whoever stands between a program and its descriptors (src/preload/); of engines whose descriptors are not the kernel's.
+	 * enabled: whether UFFDIO_API has been. take: what can be read now, or -EAGAIN, whatever the descriptor's flags say. renumber:
+	 * the descriptor has this number from now on; -1: none here, and close() closes none. forget: instead of close(), in the
+	 * child of a fork, which has the parent's object as the fork has left it.
+	 */
+	bool (*enabled)(const struct uf *uf);
+	ssize_t (*take)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
+	void (*renumber)(struct uf *uf, int fd);
+	void (*forget)(struct uf *uf);
 };
 
 /* Immutable once it has been returned to the caller, and so read without a lock by any thread and any handler. */
@@ -68,5 +79,8 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 /* The features and requests that a way offers: opens a descriptor of its own, since asking enables it. */
 int uf_engine_available(const struct uf_engine_ops *ops, enum uf_way way, int open_flags, uint64_t *features,
                         uint64_t *ioctls);
+
+/* uf_adopt() on one engine. */
+int uf_engine_adopt(struct uf **out, const struct uf_engine_ops *ops, int fd);
 
 #endif

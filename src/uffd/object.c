@@ -210,30 +210,36 @@ int uf_open(struct uf **out, const struct uf_options *opts)
 	}
 }
 
-int uf_adopt(struct uf **out, int fd)
+int uf_engine_adopt(struct uf **out, const struct uf_engine_ops *ops, int fd)
 {
-	static const struct uf_engine_ops *const engines[] = {&uf_engine_kernel, &uf_engine_remote};
-	struct uf *uf;
-	int err = -ENOTTY;
+	struct uf *uf = calloc(1, sizeof(*uf));
+	int err;
 
-	if (!out)
-		return -EINVAL;
-	uf = calloc(1, sizeof(*uf));
 	if (!uf)
 		return -ENOMEM;
-	for (size_t i = 0; err == -ENOTTY && i < sizeof(engines) / sizeof(engines[0]); i++) {
-		uf->ops = engines[i];
-		err = engines[i]->recognise(fd, &uf->features, &uf->state);
-	}
+	err = ops->recognise(fd, &uf->features, &uf->state);
 	if (err) {
 		free(uf);
 		return err;
 	}
+	uf->ops = ops;
 	uf->fd = fd;
 	uf->way = UF_WAY_ADOPTED;
 	uf->ioctls = UFFD_API_IOCTLS;
 	*out = uf;
 	return 0;
+}
+
+int uf_adopt(struct uf **out, int fd)
+{
+	static const struct uf_engine_ops *const engines[] = {&uf_engine_kernel, &uf_engine_remote};
+	int err = -ENOTTY;
+
+	if (!out)
+		return -EINVAL;
+	for (size_t i = 0; err == -ENOTTY && i < sizeof(engines) / sizeof(engines[0]); i++)
+		err = uf_engine_adopt(out, engines[i], fd);
+	return err;
 }
 
 /* Whether its handler is called by the trap, which must know the ranges. */

@@ -3,12 +3,62 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "conformance/engine.h"
 #include "support/memory.h"
 #include "support/test.h"
 #include "uffd/engine.h"
+
+/*
+ * Engine "libc": a program that knows nothing of the library. Whoever stands behind libc's functions is what is tested: the kernel, or
+ * what `userfault run` puts in its place.
+ */
+static int libc_open(enum uf_way way, int open_flags, void **state)
+{
+	int device, fd, err;
+
+	(void)state;
+	if (way == UF_WAY_DEVICE) {
+		device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+		fd = device < 0 ? -1 : ioctl(device, USERFAULTFD_IOC_NEW, open_flags);
+		err = errno;
+		if (device >= 0)
+			close(device);
+		errno = err;
+	} else {
+		fd = (int)syscall(SYS_userfaultfd, open_flags | (way == UF_WAY_USER_MODE ? UFFD_USER_MODE_ONLY : 0));
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+static int libc_ioctl(const struct uf *uf, unsigned long request, void *arg)
+{
+	return ioctl(uf->fd, request, arg) < 0 ? -errno : 0;
+}
+
+static ssize_t libc_read(const struct uf *uf, struct uffd_msg *msgs, size_t count)
+{
+	ssize_t len = read(uf->fd, msgs, count * sizeof(*msgs));
+
+	return len < 0 ? -errno : len / (ssize_t)sizeof(*msgs);
+}
+
+static void libc_close(struct uf *uf)
+{
+	close(uf->fd);
+}
+
+static const struct uf_engine_ops engine_libc = {
+	.name = "libc",
+	.faults_are_sigbus = true,
+	.open = libc_open,
+	.ioctl = libc_ioctl,
+	.read = libc_read,
+	.close = libc_close,
+};
 
 static const struct engine {
 	const char *name;
@@ -17,6 +67,7 @@ static const struct engine {
 } engines[] = {
 	{"kernel", UF_ENGINE_KERNEL, &uf_engine_kernel},
 	{"user", UF_ENGINE_USER, &uf_engine_user},
+	{"libc", UF_ENGINE_AUTO, &engine_libc},
 };
 
 static const struct engine *engine(void)

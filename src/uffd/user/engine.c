@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 
 #include "base/rawsys.h"
 #include "uffd/user/service.h"
@@ -20,12 +21,54 @@ void user_object_release(struct user_object *object)
 	raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
 }
 
-static int user_open(enum uf_way way, int open_flags, void **state)
+/* A reader in this process: the descriptor of a child is here already. */
+static int open_child(struct user_pending *pending, uint32_t number)
+{
+	int flags = (int)raw_syscall3(SYS_fcntl, (long)number, F_GETFD, 0);
+
+	(void)pending;
+	return flags < 0 ? flags : (int)raw_syscall3(SYS_fcntl, (long)number, F_DUPFD, 0);
+}
+
+/* Every object of this process, with the space's lock. */
+static struct user_object *objects;
+
+struct user_object *user_object_first(void)
+{
+	return objects;
+}
+
+void user_object_list_only(struct user_object *first)
+{
+	objects = first;
+}
+
+static void list(struct user_object *object)
+{
+	signal_mask before = user_space_lock();
+
+	object->next = objects;
+	objects = object;
+	user_space_unlock(before);
+}
+
+static void unlist(struct user_object *object)
+{
+	signal_mask before = user_space_lock();
+	struct user_object **at = &objects;
+
+	while (*at && *at != object)
+		at = &(*at)->next;
+	if (*at)
+		*at = object->next;
+	user_space_unlock(before);
+}
+
+int user_object_create(int open_flags, struct user_object **out)
 {
 	struct user_object *object;
 	int err;
 
-	(void)way;
 	/* Mapped, not allocated: the last to hold it may be a thread in the trap. */
 	object = raw_map_own(sizeof(*object));
 	if (!object)
@@ -37,6 +80,26 @@ static int user_open(enum uf_way way, int open_flags, void **state)
 		raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
 		return err;
 	}
+	object->pending.open_child = open_child;
+	err = user_service_name(object);
+	if (err) {
+		raw_close(object->pending.bell);
+		user_object_release(object);
+		return err;
+	}
+	*out = object;
+	return 0;
+}
+
+static int user_open(enum uf_way way, int open_flags, void **state)
+{
+	struct user_object *object;
+	int err;
+
+	(void)way;
+	err = user_object_create(open_flags, &object);
+	if (err)
+		return err;
 	err = user_segv_install();
 	if (!err)
 		err = user_service_start(object);
@@ -45,16 +108,43 @@ static int user_open(enum uf_way way, int open_flags, void **state)
 		user_object_release(object);
 		return err;
 	}
+	list(object);
 	*state = object;
 	return object->pending.bell;
+}
+
+/* An object that a fork has left here is the parent's: it is reached as any other process reaches it. */
+static int reach_parent(const struct uf *uf, struct uf **out)
+{
+	struct user_object *object = uf->state;
+	struct uf *proxy = atomic_load(&object->proxy), *none = NULL;
+	int err;
+
+	if (!proxy) {
+		err = uf_engine_adopt(&proxy, &uf_engine_remote, uf->fd);
+		if (err)
+			return err;
+		if (!atomic_compare_exchange_strong(&object->proxy, &none, proxy)) {
+			proxy->ops->renumber(proxy, -1);
+			uf_close(proxy);
+			proxy = none;
+		}
+	}
+	*out = proxy;
+	return 0;
 }
 
 static int user_ioctl(const struct uf *uf, unsigned long request, void *arg)
 {
 	struct user_object *object = uf->state;
 	struct user_wake wake;
+	struct uf *proxy;
 	int err;
 
+	if (object->inherited) {
+		err = reach_parent(uf, &proxy);
+		return err ? err : proxy->ops->ioctl(proxy, request, arg);
+	}
 	if (!object->uf)
 		object->uf = uf;
 	err = user_request(object, request, arg, &wake);
@@ -67,15 +157,17 @@ ssize_t user_read_messages(struct user_pending *pending, uint64_t features, bool
                            size_t count)
 {
 	for (;;) {
-		size_t taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS);
+		ssize_t taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS);
 		struct pollfd bell = {.fd = pending->bell, .events = POLLIN};
 		long ready;
 
+		if (taken < 0)
+			return taken;
 		if (taken) {
-			for (size_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
+			for (ssize_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
 				if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
 					msgs[i].arg.pagefault.feat.ptid = 0;
-			return (ssize_t)taken;
+			return taken;
 		}
 		if (!blocking)
 			return -EAGAIN;
@@ -89,9 +181,15 @@ static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 {
 	struct user_object *object = uf->state;
 	uint64_t features = atomic_load(&object->features);
+	struct uf *proxy;
+	int err;
 
 	if (!(features & USER_ENABLED))
 		return -EINVAL;
+	if (object->inherited) {
+		err = reach_parent(uf, &proxy);
+		return err ? err : proxy->ops->read(proxy, msgs, count);
+	}
 	return user_read_messages(&object->pending, features, object->blocking, msgs, count);
 }
 
@@ -101,10 +199,11 @@ void user_object_end(struct user_object *object)
 
 	if (atomic_exchange(&object->ended, true))
 		return;
+	unlist(object);
 	before = user_space_lock();
 	user_space_forget(object);
 	user_space_unlock(before);
-	user_pending_wake(&object->pending, 0, UINT64_MAX);
+	user_pending_end(&object->pending);
 }
 
 static void user_close(struct uf *uf)
@@ -113,6 +212,14 @@ static void user_close(struct uf *uf)
 	struct pollfd rope = {.fd = object->pending.rope};
 	signal_mask before;
 
+	if (object->inherited) {
+		if (object->proxy)
+			uf_close(object->proxy);
+		else
+			raw_close(uf->fd);
+		raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
+		return;
+	}
 	/* The number may soon mean something else: nobody here takes rings out any more. */
 	object->pending.bell = -1;
 	/* Under the lock, with which the trap looks at it. Other descriptors may keep the object; its handler goes with this one. */
@@ -126,6 +233,36 @@ static void user_close(struct uf *uf)
 	user_object_release(object);
 }
 
+static bool user_enabled(const struct uf *uf)
+{
+	const struct user_object *object = uf->state;
+
+	return atomic_load(&object->features) & USER_ENABLED;
+}
+
+static ssize_t user_take(const struct uf *uf, struct uffd_msg *msgs, size_t count)
+{
+	struct user_object *object = uf->state;
+	uint64_t features = atomic_load(&object->features);
+
+	if (!(features & USER_ENABLED))
+		return -EINVAL;
+	return user_read_messages(&object->pending, features, false, msgs, count);
+}
+
+static void user_renumber(struct uf *uf, int fd)
+{
+	struct user_object *object = uf->state;
+
+	object->pending.bell = fd;
+	uf->fd = fd;
+}
+
+static void user_forget(struct uf *uf)
+{
+	free(uf);
+}
+
 const struct uf_engine_ops uf_engine_user = {
 	.name = "user",
 	.touches_arg = true,
@@ -133,4 +270,8 @@ const struct uf_engine_ops uf_engine_user = {
 	.ioctl = user_ioctl,
 	.read = user_read,
 	.close = user_close,
+	.enabled = user_enabled,
+	.take = user_take,
+	.renumber = user_renumber,
+	.forget = user_forget,
 };

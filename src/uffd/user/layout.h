@@ -26,6 +26,7 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
 int user_layout_mprotect(uint64_t addr, size_t len, int prot, int pkey); /* pkey -1: mprotect(2) */
 int user_layout_madvise(uint64_t addr, size_t len, int advice);
 int user_layout_mlock(uint64_t addr, size_t len, unsigned flags); /* faults in what is missing, as mlock2(2) would */
+int user_layout_mlockall(int flags);
 int user_layout_shmdt(uint64_t addr);
 
 /*

@@ -353,10 +353,29 @@ static struct user_slot *oldest_unread(struct user_pending *pending, uint32_t *w
 	return best;
 }
 
-size_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact)
+/* Takes this message, if it still is what it was. 1, 0, or -errno. */
+static int take_slot(struct user_pending *pending, struct user_slot *slot, uint32_t word, struct uffd_msg *msg)
+{
+	int child = -1;
+
+	if (msg->event == UFFD_EVENT_FORK) {
+		child = pending->open_child(pending, msg->arg.fork.ufd);
+		if (child < 0)
+			return child;
+		msg->arg.fork.ufd = (uint32_t)child;
+	}
+	if (move_slot(slot, word, READ))
+		return 1;
+	if (child >= 0)
+		raw_close(child);
+	return 0;
+}
+
+ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact)
 {
 	uint64_t page_mask = exact ? ~(uint64_t)0 : ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
 	size_t taken = 0;
+	int err = 0;
 
 	while (taken < count) {
 		uint32_t word;
@@ -366,14 +385,17 @@ size_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, si
 			break;
 		fill_message(&msgs[taken], slot, page_mask);
 		/* If it moved meanwhile, what was copied may be of another message: look again. */
-		if (!move_slot(slot, word, READ))
+		err = take_slot(pending, slot, word, &msgs[taken]);
+		if (err < 0)
+			break;
+		if (!err)
 			continue;
 		if (msgs[taken].event != UFFD_EVENT_PAGEFAULT && atomic_load(&slot->sleeping))
 			futex_wake(&slot->word, 1);
 		taken++;
 	}
 	settle_bell(pending, !taken);
-	return taken;
+	return taken || err > 0 ? (ssize_t)taken : err;
 }
 
 static bool waits_in(const struct user_slot *slot, uint32_t word, uint64_t start, uint64_t end)
@@ -409,6 +431,20 @@ unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_
 	return woken;
 }
 
+void user_pending_end(struct user_pending *pending)
+{
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+
+		while ((state_of(word) == UNREAD || state_of(word) == READ) &&
+		       !atomic_compare_exchange_weak(&slot->word, &word, with_state(word, DONE)))
+			;
+		if (atomic_load(&slot->sleeping))
+			futex_wake(&slot->word, 1);
+	}
+}
+
 void user_pending_renew(struct user_pending *pending)
 {
 	for_each_claimed (i, pending->shared) {
@@ -424,6 +460,18 @@ void user_pending_renew(struct user_pending *pending)
 	atomic_store(&pending->shared->rung, 0);
 	if (user_pending_unread(pending))
 		announce(pending);
+}
+
+bool user_pending_has_child(const struct user_pending *pending, uint32_t number)
+{
+	for_each_claimed (i, pending->shared) {
+		const struct user_slot *slot = &pending->shared->slots[i];
+
+		if (state_of(atomic_load(&slot->word)) == UNREAD && get(slot->event) == UFFD_EVENT_FORK &&
+		    (uint32_t)get(slot->args[0]) == number)
+			return true;
+	}
+	return false;
 }
 
 bool user_pending_unread(const struct user_pending *pending)

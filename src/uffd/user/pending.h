@@ -36,6 +36,11 @@ struct user_pending {
 	int memfd; /* to hand on */
 	int bell;  /* the descriptor: readable while something is unread */
 	int rope;  /* the other end, which rings it: in the owner only, else -1 */
+	/*
+	 * UFFD_EVENT_FORK carries the owner's number of the new descriptor. This makes a descriptor of the reader's own of it, before the
+	 * message counts as read: the owner closes its own then. -errno: the message stays unread.
+	 */
+	int (*open_child)(struct user_pending *pending, uint32_t number);
 };
 
 /* Makes the shared memory and the bell. open_flags: O_NONBLOCK | O_CLOEXEC for the bell. 0 or -errno. */
@@ -65,17 +70,24 @@ void user_pending_wait_read(struct user_pending *pending, struct user_ticket tic
 
 /*
  * Reading side: any process. Takes up to `count` unread messages, faults before events and each kind oldest first, as the
- * kernel does. Returns how many; 0 for none. `exact`: addresses as they are, else rounded down to the system's page.
+ * kernel does. Returns how many; 0 for none; -errno when there is one that cannot be taken, and no other was.
+ * `exact`: addresses as they are, else rounded down to the system's page.
  */
-size_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact);
+ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact);
 
 /* Wakes the faults in [start, end), read or not. Returns how many. */
 unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end);
+
+/* Nobody will read or answer any more: ends every wait, of faults and of events. In the owner. */
+void user_pending_end(struct user_pending *pending);
 
 /* Makes every fault that was read and not answered unread again, for a reader that attaches. In the owner, which can ring. */
 void user_pending_renew(struct user_pending *pending);
 
 bool user_pending_unread(const struct user_pending *pending);
+
+/* Whether an unread UFFD_EVENT_FORK carries this number: what a reader may ask the owner for. */
+bool user_pending_has_child(const struct user_pending *pending, uint32_t number);
 
 /* Makes the bell readable: in the owner; elsewhere asks the owner to, with a byte that comes out of the rope. */
 void user_pending_ring(struct user_pending *pending);

@@ -61,6 +61,25 @@ static int wait_for_answer(int socket)
 	return ready > 0 ? 0 : -ETIMEDOUT;
 }
 
+/* The owner hands out the descriptor of its child. */
+static int open_child(struct user_pending *pending, uint32_t number)
+{
+	struct remote *remote = (struct remote *)((char *)pending - offsetof(struct remote, pending));
+	struct service_request request = {.request = SERVICE_CHILD, .arg = {number}};
+	struct service_answer answer;
+	signal_mask before = block_signals();
+	int child = -1, err = -ESRCH;
+	size_t count = 1;
+
+	lock_take(&remote->lock);
+	if (send(remote->socket, &request, sizeof(request), MSG_NOSIGNAL) == (ssize_t)sizeof(request) &&
+	    user_receive(remote->socket, &answer, sizeof(answer), &child, &count) == (ssize_t)sizeof(answer))
+		err = answer.err ? answer.err : count ? child : -EPROTO;
+	lock_release(&remote->lock);
+	restore_signals(before);
+	return err;
+}
+
 /* Sends the owner a socket and staging memory, and takes its answer. */
 static int shake_hands(struct remote *remote, int bell)
 {
@@ -95,6 +114,7 @@ static int shake_hands(struct remote *remote, int bell)
 			raw_close(pending);
 		return err;
 	}
+	remote->pending.open_child = open_child;
 	remote->features = attached.features;
 	remote->socket = take_fd(&mine);
 	return 0;
@@ -201,6 +221,34 @@ static void remote_close(struct uf *uf)
 	free(remote);
 }
 
+static bool remote_enabled(const struct uf *uf)
+{
+	(void)uf;
+	return true;
+}
+
+static ssize_t remote_take(const struct uf *uf, struct uffd_msg *msgs, size_t count)
+{
+	struct remote *remote = uf->state;
+
+	return user_read_messages(&remote->pending, remote->features, false, msgs, count);
+}
+
+static void remote_renumber(struct uf *uf, int fd)
+{
+	struct remote *remote = uf->state;
+
+	remote->pending.bell = fd;
+	uf->fd = fd;
+}
+
+/* The connection is the parent's; only its copy here is closed. */
+static void remote_forget(struct uf *uf)
+{
+	remote_renumber(uf, -1);
+	uf_close(uf);
+}
+
 const struct uf_engine_ops uf_engine_remote = {
 	.name = "user",
 	.touches_arg = true,
@@ -208,4 +256,8 @@ const struct uf_engine_ops uf_engine_remote = {
 	.ioctl = remote_ioctl,
 	.read = remote_read,
 	.close = remote_close,
+	.enabled = remote_enabled,
+	.take = remote_take,
+	.renumber = remote_renumber,
+	.forget = remote_forget,
 };

@@ -12,12 +12,13 @@
 
 #include "uffd/chain.h"
 #include "uffd/user/deliver.h"
+#include "uffd/user/fork.h"
 #include "uffd/user/object.h"
 
 static struct {
 	struct lock lock; /* guards the installation */
 	struct chain_link link;
-} segv = {.link = {.sig = SIGSEGV}};
+} segv = {.link = {.sig = SIGSEGV, .stays_open = true}};
 
 static signal_mask interrupted_mask(const void *context)
 {
@@ -28,13 +29,13 @@ static signal_mask interrupted_mask(const void *context)
 }
 
 /* As the kernel: SIGBUS at the same address, which is also what a poisoned page gives. */
-static void raise_sigbus(siginfo_t *info)
+static void raise_sigbus(siginfo_t *info, void *context)
 {
 	siginfo_t bus = *info;
 
 	bus.si_signo = SIGBUS;
 	bus.si_code = BUS_ADRERR;
-	chain_raise(SIGBUS, &bus);
+	chain_raise(SIGBUS, &bus, context);
 }
 
 /* Resolved on this thread. False: the handler would not. From here on signals are as the program has them. */
@@ -84,7 +85,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 		return true;
 	case USER_POISONED:
 		user_space_unlock_in_trap();
-		raise_sigbus(info);
+		raise_sigbus(info, context);
 		return true;
 	case USER_FAULT:
 		if (!(features & UFFD_FEATURE_SIGBUS)) {
@@ -94,7 +95,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 		uf = object->uf;
 		user_space_unlock_in_trap();
 		if (!uf || !uf->handler || !call_handler(uf, address, flags, context))
-			raise_sigbus(info);
+			raise_sigbus(info, context);
 		return true;
 	case USER_FOREIGN:
 		break;
@@ -109,6 +110,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
 	(void)sig;
 	if (info->si_code > 0) {
+		user_fork_notice();
 		user_space_lock_in_trap();
 		if (take_fault(user_space_at(address), address, info, context))
 			return;

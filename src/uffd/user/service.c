@@ -30,8 +30,9 @@ struct service {
 	size_t count;
 };
 
-static int name_rope(int rope)
+int user_service_name(struct user_object *object)
 {
+	int rope = object->pending.rope;
 	struct sockaddr_un name = {.sun_family = AF_UNIX};
 	uint64_t random;
 	int len;
@@ -124,6 +125,15 @@ static int place_source(const struct client *client, struct uffdio_copy *copy)
 	return 0;
 }
 
+static bool pass_child(struct user_object *object, const struct client *client, uint32_t number)
+{
+	bool there = user_pending_has_child(&object->pending, number);
+	struct service_answer answer = {.err = there ? 0 : -ENOENT};
+	int fd = (int)number;
+
+	return !user_pass(client->socket, &answer, sizeof(answer), &fd, there);
+}
+
 static bool serve(struct service *service, const struct client *client)
 {
 	struct user_object *object = service->object;
@@ -137,6 +147,8 @@ static bool serve(struct service *service, const struct client *client)
 		return errno == EAGAIN || errno == EINTR;
 	if (len != (ssize_t)sizeof(request))
 		return false;
+	if (request.request == SERVICE_CHILD)
+		return pass_child(object, client, (uint32_t)request.arg[0]);
 	if (request.request == UFFDIO_COPY)
 		answer.err = place_source(client, (struct uffdio_copy *)request.arg);
 	if (!answer.err)
@@ -168,24 +180,35 @@ static void *run(void *arg)
 	while (service->count)
 		drop_client(service, service->count - 1);
 	user_object_end(service->object);
+	service->object->service = NULL;
 	user_object_release(service->object);
 	munmap(service, sizeof(*service));
 	return NULL;
 }
 
+void user_service_forget(struct user_object *object)
+{
+	struct service *service = object->service;
+
+	while (service && service->count)
+		drop_client(service, service->count - 1);
+	if (service)
+		munmap(service, sizeof(*service));
+	object->service = NULL;
+}
+
 int user_service_start(struct user_object *object)
 {
-	int err = name_rope(object->pending.rope);
 	struct service *service;
 	signal_mask before;
 	pthread_t thread;
+	int err;
 
-	if (err)
-		return err;
 	service = mmap(NULL, sizeof(*service), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (service == MAP_FAILED)
 		return -ENOMEM;
 	service->object = object;
+	object->service = service;
 	service->fds[0] = (struct pollfd){.fd = object->pending.rope, .events = POLLIN};
 	user_object_hold(object);
 	before = block_signals();

@@ -23,6 +23,9 @@
 #define SERVICE_RING   1
 #define SERVICE_ATTACH 2
 
+/* A request beside UFFDIO_*: the descriptor that an unread UFFD_EVENT_FORK speaks of, by the number in arg[0]; it comes with the answer. */
+#define SERVICE_CHILD 1
+
 #define STAGING_SIZE ((size_t)1 << 20)
 
 /* The answer to SERVICE_ATTACH, with the memfd of the pending table when err is 0. */
@@ -42,7 +45,13 @@ struct service_answer {
 	uint64_t arg[8];
 };
 
-/* Names the rope and starts the thread, with all signals blocked. 0 or -errno. */
+/* Names the rope. 0 or -errno. */
+int user_service_name(struct user_object *object);
+
+/* Starts the thread, which runs with all signals blocked. 0 or -errno. */
 int user_service_start(struct user_object *object);
+
+/* In the child of a fork: closes what a copy of the parent's service holds. Its thread is not here. */
+void user_service_forget(struct user_object *object);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,6 +24,8 @@ static struct {
 	struct lock lock;
 	struct slot *slots; /* sorted and disjoint; a mapping of its own, since the heap may be registered */
 	size_t count, capacity;
+	/* Where ranges lie, for a look without the lock: the truth when the lock was released last. Relaxed: a hint. */
+	_Atomic uint64_t low, high;
 } space;
 
 void user_space_lock_in_trap(void)
@@ -30,9 +33,26 @@ void user_space_lock_in_trap(void)
 	lock_take(&space.lock);
 }
 
+static void note_extent(void)
+{
+	uint64_t low = space.count ? space.slots[0].range.memory.start : UINT64_MAX;
+	uint64_t high = space.count ? space.slots[space.count - 1].range.memory.end : 0;
+
+	if (atomic_load_explicit(&space.low, memory_order_relaxed) != low)
+		atomic_store_explicit(&space.low, low, memory_order_relaxed);
+	if (atomic_load_explicit(&space.high, memory_order_relaxed) != high)
+		atomic_store_explicit(&space.high, high, memory_order_relaxed);
+}
+
 void user_space_unlock_in_trap(void)
 {
+	note_extent();
 	lock_release(&space.lock);
+}
+
+void user_space_reset(void)
+{
+	atomic_store(&space.lock.word, 0);
 }
 
 signal_mask user_space_lock(void)
@@ -45,6 +65,7 @@ signal_mask user_space_lock(void)
 
 void user_space_unlock(signal_mask before)
 {
+	note_extent();
 	lock_release(&space.lock);
 	restore_signals(before);
 }
@@ -75,6 +96,20 @@ struct user_range *user_space_at(uint64_t addr)
 	size_t i = index_of(addr);
 
 	return i < space.count && space.slots[i].range.memory.start <= addr ? &space.slots[i].range : NULL;
+}
+
+struct user_range *user_space_next(uint64_t addr)
+{
+	size_t i = index_of(addr);
+
+	return i < space.count ? &space.slots[i].range : NULL;
+}
+
+bool user_space_in(uint64_t start, uint64_t end)
+{
+	const struct user_range *range = user_space_next(start);
+
+	return range && range->memory.start < end;
 }
 
 static int reserve(size_t extra)
@@ -304,4 +339,76 @@ void user_space_forget(struct user_object *object)
 		disarm(&space.slots[at].range);
 		drop(at);
 	}
+}
+
+/*
+ * Changes of layout.
+ */
+
+bool user_space_reaches(uint64_t start, uint64_t end)
+{
+	return start < atomic_load_explicit(&space.high, memory_order_relaxed) &&
+	       end > atomic_load_explicit(&space.low, memory_order_relaxed);
+}
+
+int user_space_each(uint64_t start, uint64_t end, int (*visit)(struct user_range *range, void *arg), void *arg)
+{
+	int result = 0;
+
+	for (size_t i = index_of(start); !result && i < space.count && space.slots[i].range.memory.start < end; i++)
+		result = visit(&space.slots[i].range, arg);
+	return result;
+}
+
+int user_space_split(uint64_t start, uint64_t end)
+{
+	if (reserve(4))
+		return -ENOMEM;
+	cut(start);
+	cut(end);
+	return 0;
+}
+
+void user_space_drop(uint64_t start, uint64_t end)
+{
+	size_t at = index_of(start);
+
+	while (at < space.count && space.slots[at].range.memory.start < end)
+		drop(at);
+}
+
+void user_space_move(uint64_t from, size_t len, uint64_t to)
+{
+	size_t at;
+
+	while ((at = index_of(from)) < space.count && space.slots[at].range.memory.start < from + len) {
+		struct slot slot = space.slots[at];
+
+		memmove(space.slots + at, space.slots + at + 1, (space.count - at - 1) * sizeof(slot));
+		space.count--;
+		slot.range.memory.start = slot.range.memory.start - from + to;
+		slot.range.memory.end = slot.range.memory.end - from + to;
+		insert(index_of(slot.range.memory.start), &slot);
+	}
+}
+
+int user_space_repeat(const struct user_range *range, uint64_t start)
+{
+	struct user_memory memory = range->memory;
+	struct user_range *twin;
+	int err;
+
+	memory.start = start;
+	memory.end = start + (range->memory.end - range->memory.start);
+	memory.alias = NULL;
+	/* Hidden before it is known, and by modes that ask for nothing to be found present. */
+	err = user_memory_hide(&memory, memory.start, memory.end);
+	if (!err)
+		err = add_piece(range->object, &memory, UFFDIO_REGISTER_MODE_WP);
+	if (err)
+		return err;
+	twin = user_space_at(start);
+	twin->mode = range->mode;
+	memset(twin->pages, USER_PAGE_HIDDEN, (memory.end - memory.start) / memory.page_size);
+	return 0;
 }

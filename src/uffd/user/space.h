@@ -43,6 +43,9 @@ void user_space_unlock(signal_mask before);
 void user_space_lock_in_trap(void);
 void user_space_unlock_in_trap(void);
 
+/* In a child of a fork whose lock may be held by a thread that is not there. */
+void user_space_reset(void);
+
 /* Everything below: with the lock held. */
 
 /* The range that holds addr, or NULL. Valid until the next change of the space. */
@@ -61,5 +64,26 @@ int user_space_register(struct user_object *object, uint64_t start, uint64_t end
  */
 int user_space_unregister(struct user_object *object, uint64_t start, uint64_t end);
 void user_space_forget(struct user_object *object);
+
+/* The first range that ends behind addr, or NULL; and whether one overlaps [start, end). */
+struct user_range *user_space_next(uint64_t addr);
+bool user_space_in(uint64_t start, uint64_t end);
+
+/* Calls `visit` for each range in [start, end), cut to it, in rising order, until it returns something other than 0; returns that. */
+int user_space_each(uint64_t start, uint64_t end, int (*visit)(struct user_range *range, void *arg), void *arg);
+
+/*
+ * What layout.c needs. user_space_split: cuts ranges, so that none reaches across start or end, and makes room for another such
+ * pair; 0 or -ENOMEM. user_space_drop: forgets [start, end), which is not mapped any more, after user_space_split().
+ * user_space_move: what is registered in [from, from + len) is at `to` now; nothing is registered there.
+ * user_space_repeat: registers the empty memory at `start` as `range` is, whose twin it is; all of it is hidden. 0 or -errno.
+ */
+int user_space_split(uint64_t start, uint64_t end);
+void user_space_drop(uint64_t start, uint64_t end);
+void user_space_move(uint64_t from, size_t len, uint64_t to);
+int user_space_repeat(const struct user_range *range, uint64_t start);
+
+/* Whether something registered may lie in [start, end): as it was when the lock was released last, so needs no lock. */
+bool user_space_reaches(uint64_t start, uint64_t end);
 
 #endif

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * settings.h - what `userfault run` was told, as the library it preloads finds it
+ *
+ * In the environment, so that it reaches the children of the program too:
+ *
+ *	LD_PRELOAD          with this library first
+ *	USERFAULT_RUN       "user": the user engine alone; "auto": where the kernel refuses
+ *	USERFAULT_VERBOSE   "1": tell on standard error what is done
+ */
+#ifndef PRELOAD_SETTINGS_H
+#define PRELOAD_SETTINGS_H
+
+#include <stdbool.h>
+
+#define SETTING_ENGINE  "USERFAULT_RUN"
+#define SETTING_VERBOSE "USERFAULT_VERBOSE"
+
+struct settings {
+	bool kernel_first; /* ask the kernel before the user engine */
+	bool verbose;
+};
+
+/* Read once, when the library is loaded. */
+const struct settings *settings(void);
+
+/* One line on standard error, if verbose; by a system call, in any context. */
+void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * The environment for a program that is executed: `envp` with this library and its settings in it, wherever the program left them out.
+ * `room` takes the new array; needs count_of(envp) + 4 entries, and `text` the new LD_PRELOAD. Async-signal-safe.
+ */
+char *const *settings_environment(char *const envp[], char **room, char *text, unsigned long text_size);
+
+#endif

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <string.h>
+
+#include "base/rawsys.h"
+#include "uffd/user/event.h"
+#include "uffd/user/object.h"
+
+static int reserve(struct user_events *events)
+{
+	size_t capacity = events->capacity ? events->capacity * 2 : 16;
+	struct user_event *list;
+
+	if (events->count < events->capacity)
+		return 0;
+	list = raw_map_own(capacity * sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	if (events->list) {
+		memcpy(list, events->list, events->count * sizeof(*list));
+		raw_munmap((uint64_t)(uintptr_t)events->list, events->capacity * sizeof(*list));
+	}
+	events->list = list;
+	events->capacity = capacity;
+	return 0;
+}
+
+int user_events_note(struct user_events *events, struct user_object *object, uint64_t feature,
+                     const struct uffd_msg *msg)
+{
+	int err;
+
+	if (!(atomic_load(&object->features) & feature))
+		return 0;
+	err = reserve(events);
+	if (err)
+		return err;
+	user_object_hold(object);
+	object->changing++;
+	events->list[events->count++] = (struct user_event){.object = object, .msg = *msg};
+	return 0;
+}
+
+bool user_events_has(const struct user_events *events, const struct user_object *object, uint8_t kind)
+{
+	for (size_t i = 0; i < events->count; i++)
+		if (events->list[i].object == object && events->list[i].msg.event == kind)
+			return true;
+	return false;
+}
+
+static void forget(struct user_events *events)
+{
+	for (size_t i = 0; i < events->count; i++)
+		user_object_release(events->list[i].object);
+	if (events->list)
+		raw_munmap((uint64_t)(uintptr_t)events->list, events->capacity * sizeof(*events->list));
+	*events = (struct user_events){0};
+}
+
+void user_events_drop(struct user_events *events)
+{
+	for (size_t i = 0; i < events->count; i++)
+		events->list[i].object->changing--;
+	forget(events);
+}
+
+static void deliver_one(struct user_event *event)
+{
+	struct user_object *object = event->object;
+	struct user_ticket ticket;
+
+	/* After a wait for a slot the event is as true as before. */
+	while (!(ticket = user_pending_add(&object->pending, &event->msg)).slot && !atomic_load(&object->ended))
+		user_pending_wait_slot(&object->pending, ticket);
+	/* An object that ended before the message was in did not end its wait. */
+	if (atomic_load(&object->ended))
+		user_pending_end(&object->pending);
+	if (ticket.slot)
+		user_pending_wait_read(&object->pending, ticket);
+	user_space_lock_in_trap();
+	object->changing--;
+	user_space_unlock_in_trap();
+}
+
+void user_events_deliver(struct user_events *events)
+{
+	user_space_unlock_in_trap();
+	for (size_t i = 0; i < events->count; i++)
+		deliver_one(&events->list[i]);
+	forget(events);
+}
