@@ -3,10 +3,8 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/un.h>
 
 #include "base/rawsys.h"
 #include "preload/descriptors.h"
@@ -20,7 +18,7 @@
 struct handle {
 	_Atomic uint32_t users; /* 0: free; CLAIMED: being made or closed */
 	struct uf *uf;
-	char name[32]; /* of the other end of its descriptor: what an object is known by. Empty: /dev/userfaultfd */
+	char name[SERVICE_NAME_LEN + 1]; /* what an object is known by; empty: /dev/userfaultfd */
 };
 
 #define CLAIMED ((uint32_t)1 << 31)
@@ -83,21 +81,6 @@ static struct handle *new_handle(void)
 	return NULL;
 }
 
-/* The name of the other end. False: not a descriptor of the user engine. */
-static bool name_of(int fd, char name[32])
-{
-	struct sockaddr_un peer;
-	socklen_t len = sizeof(peer);
-
-	memset(&peer, 0, sizeof(peer));
-	if (raw_syscall3(SYS_getpeername, fd, (long)&peer, (long)&len) || peer.sun_family != AF_UNIX ||
-	    peer.sun_path[0] || strncmp(peer.sun_path + 1, SERVICE_NAME, strlen(SERVICE_NAME)))
-		return false;
-	memcpy(name, peer.sun_path + 1, 31);
-	name[31] = 0;
-	return true;
-}
-
 static bool is_null_device(int fd)
 {
 	struct stat stat;
@@ -107,11 +90,11 @@ static bool is_null_device(int fd)
 
 static bool is_still(int fd, const struct handle *handle)
 {
-	char name[32];
+	char name[SERVICE_NAME_LEN + 1];
 
 	if (!handle->name[0])
 		return is_null_device(fd);
-	return name_of(fd, name) && !strcmp(name, handle->name);
+	return user_service_name_of(fd, name) && !strcmp(name, handle->name);
 }
 
 /* Takes an entry out, and its part in the handle with it. */
@@ -146,7 +129,7 @@ int descriptors_add(int fd, struct uf *uf)
 	handle->uf = uf;
 	handle->name[0] = 0;
 	if (uf)
-		name_of(fd, handle->name);
+		user_service_name_of(fd, handle->name);
 	atomic_store(&handle->users, 1);
 	set_entry(fd, handle);
 	return 0;
@@ -155,10 +138,10 @@ int descriptors_add(int fd, struct uf *uf)
 /* A descriptor that came from elsewhere: of an object that we have, or of one of another process. */
 static struct handle *identify(int fd)
 {
-	char name[32];
+	char name[SERVICE_NAME_LEN + 1];
 	struct uf *uf;
 
-	if (fd < 0 || fd >= DESCRIPTORS_MAX || !name_of(fd, name))
+	if (fd < 0 || fd >= DESCRIPTORS_MAX || !user_service_name_of(fd, name))
 		return NULL;
 	for (size_t i = 0; i < HANDLES; i++) {
 		if (!hold(&handles[i]))

@@ -12,6 +12,7 @@
 #define PRELOAD_SETTINGS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #define SETTING_ENGINE  "USERFAULT_RUN"
 #define SETTING_VERBOSE "USERFAULT_VERBOSE"
@@ -28,9 +29,10 @@ const struct settings *settings(void);
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /*
- * The environment for a program that is executed: `envp` with this library and its settings in it, wherever the program left them out.
- * `room` takes the new array; needs count_of(envp) + 4 entries, and `text` the new LD_PRELOAD. Async-signal-safe.
+ * The environment for a program that is executed: `envp` with this library and its settings in it, if the program left them out; else envp
+ * itself. `room` has settings_room(envp) entries, and `text` takes the new LD_PRELOAD. Async-signal-safe.
  */
-char *const *settings_environment(char *const envp[], char **room, char *text, unsigned long text_size);
+size_t settings_room(char *const envp[]);
+char *const *settings_environment(char *const envp[], char **room, char *text, size_t text_size);
 
 #endif

@@ -152,7 +152,7 @@ TEST(user_mode_only, "UF_OPEN_USER_MODE_ONLY: a touch by the kernel itself (in a
 	struct uf *uf;
 
 	opts.flags = UF_OPEN_USER_MODE_ONLY;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	registered(uf, page, page_size, MISSING);
 	CHECK_EQ(read_from_pipe(page), -EFAULT);
 	CHECK_EQ(write_to_pipe(page), -EFAULT);
@@ -171,7 +171,7 @@ TEST(kernel_faults_wanted, "UF_OPEN_KERNEL_FAULTS refuses ways in which such tou
 
 	need_kernel_faults();
 	opts.flags = UF_OPEN_KERNEL_FAULTS;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK(uf_way(uf) != UF_WAY_USER_MODE);
 }
 

@@ -19,6 +19,8 @@ struct family {
 	void (*child)(struct family *family);
 	int told[2];
 	int go[2];
+	bool to_be_adopted; /* the child waits until then */
+	int adopted[2];
 };
 
 static void tell(struct family *family)
@@ -39,6 +41,10 @@ static long fork_child(void *arg)
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		char byte;
+
+		if (family->to_be_adopted)
+			CHECK_EQ(read(family->adopted[0], &byte, 1), 1);
 		family->child(family);
 		_exit(0);
 	}
@@ -49,22 +55,27 @@ static void family_set(struct family *family, char *pages, void (*child)(struct 
 {
 	family->pages = pages;
 	family->child = child;
+	family->to_be_adopted = false;
 	CHECK_EQ(pipe(family->told), 0);
 	CHECK_EQ(pipe(family->go), 0);
+	CHECK_EQ(pipe(family->adopted), 0);
 }
 
 /* Forks, takes the event, and adopts the descriptor that stands for the child. */
 static struct uf *fork_and_adopt(struct uf *uf, struct family *family, pid_t *pid)
 {
-	struct actor *actor = act_call(fork_child, family);
+	struct actor *actor;
 	struct uffd_msg msg;
 	struct uf *child;
 
+	family->to_be_adopted = true;
+	actor = act_call(fork_child, family);
 	CHECK(actor_waits(actor));
 	msg = next_message(uf);
 	CHECK_EQ(msg.event, UFFD_EVENT_FORK);
 	*pid = (pid_t)actor_end(actor).value;
 	CHECK_EQ(uf_adopt(&child, (int)msg.arg.fork.ufd), 0);
+	CHECK_EQ(write(family->adopted[1], "x", 1), 1);
 	return child;
 }
 

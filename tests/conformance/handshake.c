@@ -233,7 +233,7 @@ TEST(open_tells_enabled_features, "uf_features(): the features that are enabled,
 	need(UFFD_FEATURE_EXACT_ADDRESS | UFFD_FEATURE_THREAD_ID);
 	opts.required = UFFD_FEATURE_THREAD_ID;
 	opts.wanted = UFFD_FEATURE_EXACT_ADDRESS | NO_SUCH_FEATURE;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK_EQ(uf_features(uf), UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EXACT_ADDRESS);
 	CHECK(uf_ioctls(uf) & 1 << _UFFDIO_REGISTER);
 }
@@ -243,7 +243,7 @@ TEST(open_requires_features, "-EOPNOTSUPP: a descriptor can be had, but none wit
 	struct uf_options opts = options(NO_SUCH_FEATURE);
 	struct uf *uf = NULL;
 
-	CHECK_EQ(uf_open(&uf, &opts), -EOPNOTSUPP);
+	CHECK_EQ(object_open(&uf, &opts), -EOPNOTSUPP);
 	CHECK(!uf);
 }
 
@@ -255,7 +255,7 @@ TEST(open_drops_wanted_fork_events, "EVENT_FORK among the wanted features is dro
 	opts.wanted = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMOVE;
 	need(opts.wanted);
 	drop_ptrace();
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK_EQ(uf_features(uf), UFFD_FEATURE_EVENT_REMOVE);
 }
 
@@ -266,7 +266,7 @@ TEST(open_requires_fork_events, "-EPERM: EVENT_FORK required without CAP_SYS_PTR
 
 	need(opts.required);
 	drop_ptrace();
-	CHECK_EQ(uf_open(&uf, &opts), -EPERM);
+	CHECK_EQ(object_open(&uf, &opts), -EPERM);
 }
 
 TEST(open_flags_of_the_descriptor, "O_CLOEXEC | O_NONBLOCK is the default; BLOCKING and INHERIT lift one each.")
@@ -274,15 +274,15 @@ TEST(open_flags_of_the_descriptor, "O_CLOEXEC | O_NONBLOCK is the default; BLOCK
 	struct uf_options opts = options(0);
 	struct uf *uf;
 
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK(fcntl(uf_fd(uf), F_GETFL) & O_NONBLOCK);
 	CHECK(fcntl(uf_fd(uf), F_GETFD) & FD_CLOEXEC);
 	opts.flags = UF_OPEN_BLOCKING;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK(!(fcntl(uf_fd(uf), F_GETFL) & O_NONBLOCK));
 	CHECK(fcntl(uf_fd(uf), F_GETFD) & FD_CLOEXEC);
 	opts.flags = UF_OPEN_INHERIT;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK(fcntl(uf_fd(uf), F_GETFL) & O_NONBLOCK);
 	CHECK(!(fcntl(uf_fd(uf), F_GETFD) & FD_CLOEXEC));
 }

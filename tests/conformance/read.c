@@ -81,7 +81,7 @@ TEST(poll_of_blocking_descriptor, "poll(2) gives POLLERR when the descriptor is 
 	struct uf *uf;
 
 	opts.flags = UF_OPEN_BLOCKING;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	CHECK_EQ(poll_now(uf), POLLERR);
 }
 
@@ -118,7 +118,7 @@ TEST(read_blocking, "Without O_NONBLOCK read(2) waits for the next message.")
 	struct uf *uf;
 
 	opts.flags = UF_OPEN_BLOCKING;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	registered(uf, page, page_size, MISSING);
 	actor = act_read(page);
 	CHECK_EQ(uf_read(uf, &msg, 1), 1);
@@ -142,7 +142,7 @@ TEST(read_blocking_sleeps, "A blocking read(2) sleeps until a fault comes.")
 	struct uf *uf;
 
 	opts.flags = UF_OPEN_BLOCKING;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	registered(uf, page, page_size, MISSING);
 	reader = act_call(read_one, uf);
 	CHECK(actor_waits(reader));
@@ -166,7 +166,7 @@ TEST(read_interrupted, "-EINTR a signal came while waiting.")
 
 	CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
 	opts.flags = UF_OPEN_BLOCKING;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	reader = act_call(read_one, uf);
 	CHECK(actor_waits(reader));
 	CHECK_EQ(tgkill(getpid(), actor_tid(reader), SIGUSR1), 0);

@@ -51,7 +51,8 @@ static enum user_verdict judge_hidden(struct user_range *range, uint64_t page, u
 	return USER_RETRY;
 }
 
-enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async, uint64_t *flags)
+enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async,
+                                     uint64_t *flags)
 {
 	uint64_t page = addr & ~(uint64_t)(range->memory.page_size - 1);
 	uint8_t *state = user_page_state(range, page);
@@ -83,7 +84,7 @@ static struct user_range *whole_range(uint64_t start, size_t len, int *err)
 	struct user_range *range = user_space_at(start);
 
 	*err = 0;
-	if (!range || range->memory.end - start < len)
+	if (!range || !range->object || range->memory.end - start < len)
 		*err = -ENOENT;
 	else if ((start | len) & (range->memory.page_size - 1))
 		*err = -EINVAL;
@@ -274,7 +275,7 @@ int user_deliver_writeprotect(uint64_t start, size_t len, bool protect, bool unp
 		struct user_range *range = user_space_at(start);
 		uint64_t stop = range ? min_u64(end, range->memory.end) : end;
 
-		if (!range || !(range->mode & UFFDIO_REGISTER_MODE_WP))
+		if (!range || !range->object || !(range->mode & UFFDIO_REGISTER_MODE_WP))
 			return -ENOENT;
 		while (start < stop) {
 			bool change;

@@ -18,7 +18,8 @@ enum user_verdict {
 };
 
 /* May show a page, or lift its protection, where no fault is to be delivered for it. */
-enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async, uint64_t *flags);
+enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async,
+                                     uint64_t *flags);
 
 /*
  * The requests that deliver pages: as those of <userfault/uffd.h>, without waking. Each returns how many bytes of

@@ -24,10 +24,9 @@ void user_object_release(struct user_object *object)
 /* A reader in this process: the descriptor of a child is here already. */
 static int open_child(struct user_pending *pending, uint32_t number)
 {
-	int flags = (int)raw_syscall3(SYS_fcntl, (long)number, F_GETFD, 0);
-
 	(void)pending;
-	return flags < 0 ? flags : (int)raw_syscall3(SYS_fcntl, (long)number, F_DUPFD, 0);
+	return (int)raw_syscall3(SYS_fcntl, (long)(number & ~CHILD_INHERIT),
+	                         number & CHILD_INHERIT ? F_DUPFD : F_DUPFD_CLOEXEC, 0);
 }
 
 /* Every object of this process, with the space's lock. */
@@ -64,7 +63,7 @@ static void unlist(struct user_object *object)
 	user_space_unlock(before);
 }
 
-int user_object_create(int open_flags, struct user_object **out)
+int user_object_create(int open_flags, uint64_t features, struct user_object **out)
 {
 	struct user_object *object;
 	int err;
@@ -75,12 +74,15 @@ int user_object_create(int open_flags, struct user_object **out)
 		return -ENOMEM;
 	object->holders = 1;
 	object->blocking = !(open_flags & O_NONBLOCK);
+	object->inheritable = !(open_flags & O_CLOEXEC);
+	object->user_mode_only = open_flags & UFFD_USER_MODE_ONLY;
 	err = user_pending_create(&object->pending, open_flags & (O_NONBLOCK | O_CLOEXEC));
 	if (err) {
 		raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
 		return err;
 	}
 	object->pending.open_child = open_child;
+	atomic_store(&object->features, features);
 	err = user_service_name(object);
 	if (err) {
 		raw_close(object->pending.bell);
@@ -97,7 +99,7 @@ static int user_open(enum uf_way way, int open_flags, void **state)
 	int err;
 
 	(void)way;
-	err = user_object_create(open_flags, &object);
+	err = user_object_create(open_flags, 0, &object);
 	if (err)
 		return err;
 	err = user_segv_install();

@@ -30,7 +30,7 @@ int user_events_note(struct user_events *events, struct user_object *object, uin
 {
 	int err;
 
-	if (!(atomic_load(&object->features) & feature))
+	if (!object || !(atomic_load(&object->features) & feature))
 		return 0;
 	err = reserve(events);
 	if (err)

@@ -75,18 +75,18 @@ static int reserve_pair(void)
 static int duplicate(struct user_range *range, void *unused)
 {
 	struct user_object *parent = range->object, *child;
-	uint64_t features = atomic_load(&parent->features);
+	uint64_t features = parent ? atomic_load(&parent->features) : 0;
 	struct uffd_msg msg = {.event = UFFD_EVENT_FORK};
 
 	(void)unused;
 	if (!(features & UFFD_FEATURE_EVENT_FORK) || pair_of(parent) || reserve_pair())
 		return 0;
-	if (user_object_create(O_CLOEXEC | (parent->blocking ? 0 : O_NONBLOCK), &child))
+	if (user_object_create((parent->inheritable ? 0 : O_CLOEXEC) | (parent->blocking ? 0 : O_NONBLOCK), features,
+	                       &child))
 		return 0;
 	child->pending.bell = user_own(child->pending.bell);
-	child->blocking = parent->blocking;
-	atomic_store(&child->features, features);
-	msg.arg.fork.ufd = (uint32_t)child->pending.bell;
+	child->user_mode_only = parent->user_mode_only;
+	msg.arg.fork.ufd = (uint32_t)child->pending.bell | (parent->inheritable ? CHILD_INHERIT : 0);
 	if (user_events_note(&fork_state.events, parent, UFFD_FEATURE_EVENT_FORK, &msg)) {
 		user_own_close(child->pending.bell);
 		user_object_release(child);

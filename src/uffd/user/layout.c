@@ -337,8 +337,10 @@ static int empty(uint64_t at, uint64_t end, int advice)
 		}
 		at = stop;
 		if (!err && at < end) {
-			err = empty_range(range, advice);
 			at = range->memory.end;
+			err = empty_range(range, advice);
+			if (!err && !range->object)
+				user_space_release(range);
 		}
 	}
 	return err ? err : hole;
@@ -404,7 +406,7 @@ struct move {
 
 static bool follows(const struct user_range *range)
 {
-	return atomic_load(&range->object->features) & UFFD_FEATURE_EVENT_REMAP;
+	return range->object && (atomic_load(&range->object->features) & UFFD_FEATURE_EVENT_REMAP);
 }
 
 static int note_remap(struct user_range *range, void *arg)
@@ -447,16 +449,6 @@ static int settle_one(struct user_range *range, void *arg)
 	return 0;
 }
 
-/* At its new place memory that nobody follows is ordinary. */
-static void lose(struct user_range *range)
-{
-	const struct user_memory *memory = &range->memory;
-
-	user_memory_show(memory, memory->start, memory->end - memory->start, true);
-	user_memory_protect(memory, memory->start, memory->end - memory->start, true);
-	user_space_drop(memory->start, memory->end);
-}
-
 /* After the move, of ranges that lie at the new place already. */
 static int arrive(struct move *move)
 {
@@ -473,8 +465,9 @@ static int arrive(struct move *move)
 		if (move->flags & MREMAP_DONTUNMAP)
 			err = user_space_repeat(range, range->memory.start - move->to + move->from);
 		range = user_space_at(at - 1);
+		/* At its new place memory that nobody follows is ordinary. */
 		if (!follows(range) && move->to != move->from)
-			lose(range);
+			user_space_release(range);
 		else
 			settle(range, NULL);
 	}
@@ -588,6 +581,12 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
  * Memory that has to be there.
  */
 
+/* Whether the kernel's own touch of a page of this object would be a fault of it: not with user-mode-only, nor with SIGBUS. */
+static bool serves_kernel(const struct user_object *object)
+{
+	return object && !object->user_mode_only && !(atomic_load(&object->features) & UFFD_FEATURE_SIGBUS);
+}
+
 /* Whether a page would trap, and whether a touch can help. */
 static bool traps(const struct user_range *range, uint64_t page, bool write, bool *hopeless)
 {
@@ -595,7 +594,7 @@ static bool traps(const struct user_range *range, uint64_t page, bool write, boo
 
 	if (!(state & USER_PAGE_HIDDEN) && !(write && (state & USER_PAGE_PROTECTED)))
 		return false;
-	*hopeless = (state & USER_PAGE_POISONED) ||
+	*hopeless = (state & USER_PAGE_POISONED) || !serves_kernel(range->object) ||
 	            !(range->memory.prot & (write ? PROT_WRITE : PROT_READ | PROT_WRITE));
 	return true;
 }
@@ -630,18 +629,20 @@ static void touch(uint64_t address, bool write)
 		(void)*(const volatile uint8_t *)address;
 }
 
-bool user_layout_present(uint64_t addr, size_t len, bool write)
+size_t user_layout_present(uint64_t addr, size_t len, bool write)
 {
 	uint64_t end = addr + len;
 	bool hopeless = false;
+	size_t touched = 0;
 
 	if (!len || end < addr || !user_space_reaches(addr, end))
-		return true;
+		return 0;
 	while ((addr = first_trap(addr, end, write, &hopeless)) < end && !hopeless) {
 		touch(addr, write);
+		touched++;
 		addr = page_down(addr) + (uint64_t)sysconf(_SC_PAGESIZE);
 	}
-	return !hopeless;
+	return touched;
 }
 
 /*

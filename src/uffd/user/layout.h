@@ -31,9 +31,9 @@ int user_layout_shmdt(uint64_t addr);
 
 /*
  * Makes [addr, addr + len) something that a system call may read, or write: touches page by page what is registered there, on
- * this thread, and so waits for whoever resolves it. False: a page is poisoned or not accessible, and the system call will
- * say so itself.
+ * this thread, and so waits for whoever resolves it. Returns how many pages it has touched. It stops at one that is poisoned or not
+ * accessible: the system call will say so itself.
  */
-bool user_layout_present(uint64_t addr, size_t len, bool write);
+size_t user_layout_present(uint64_t addr, size_t len, bool write);
 
 #endif

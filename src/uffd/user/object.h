@@ -29,7 +29,9 @@ struct user_object {
 	 */
 	unsigned changing;
 	_Atomic bool ended;
-	bool blocking;
+	bool user_mode_only; /* the kernel's own touches are not served */
+	bool blocking,
+		inheritable; /* opened without O_NONBLOCK, without O_CLOEXEC: so are the descriptors of its children */
 	struct user_object *next; /* of this process; with the space's lock */
 	struct service *service;  /* its thread's, once there is one */
 	bool inherited; /* by a fork: of it there is nothing here but the descriptor. Set before there is another thread */
@@ -42,14 +44,14 @@ struct user_object {
 #define USER_FEATURES                                                                                   \
 	((uint64_t)(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_SIGBUS | \
 	            UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_EXACT_ADDRESS |    \
-	            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON | UFFD_FEATURE_EVENT_FORK |          \
+	            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON | UFFD_FEATURE_EVENT_FORK |       \
 	            UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP))
 
 /*
- * An object with its descriptor (open_flags: O_NONBLOCK, O_CLOEXEC), of which nobody knows yet and that has no thread; it is closed by
+ * An object with its descriptor (open_flags: O_NONBLOCK, O_CLOEXEC) and features (0: not enabled yet), of which nobody knows yet and that has no thread; it is closed by
  * closing the descriptor and releasing it. 0 or -errno.
  */
-int user_object_create(int open_flags, struct user_object **out);
+int user_object_create(int open_flags, uint64_t features, struct user_object **out);
 
 /* The objects of this process, by `next`; with the space's lock held. */
 struct user_object *user_object_first(void);

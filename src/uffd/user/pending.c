@@ -299,7 +299,8 @@ static void wait_for(struct user_pending *pending, struct user_ticket ticket, en
 	/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
 	atomic_store(&ticket.slot->sleeping, 1);
 	while (same_generation(word = atomic_load(&ticket.slot->word), ticket.word) && state_of(word) < goal)
-		futex_wait(&ticket.slot->word, word);
+		if (futex_wait_interruptible(&ticket.slot->word, word) && goal == DONE)
+			break;
 	if (same_generation(word, ticket.word))
 		give_back(pending, ticket.slot);
 }

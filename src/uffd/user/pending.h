@@ -12,8 +12,8 @@
  * taken again meanwhile.
  *
  * A thread has one slot. While it waits, its signal handlers may run, fault themselves, and never return: such a fault takes
- * the slot over, and if control comes back to the wait underneath, that ends as if it had been woken. The access is repeated
- * then and its message comes again, as with the kernel, whose waits end with any signal.
+ * the slot over. A wait that a handler has interrupted ends as if it had been woken: the access is repeated and its message comes
+ * again, as with the kernel, whose waits end with any signal.
  *
  * Everything here but making and attaching is async-signal-safe. What is in the shared memory is trusted only so far: a
  * hostile process that has the descriptor can make threads wait or go on, as the descriptor allows it anyway, no more.
@@ -28,6 +28,8 @@
 
 #define USER_SLOTS 4096 /* threads that wait at the same time */
 
+#define CHILD_INHERIT (1u << 31)
+
 struct user_pending_shared;
 
 /* One process's view. */
@@ -37,7 +39,7 @@ struct user_pending {
 	int bell;  /* the descriptor: readable while something is unread */
 	int rope;  /* the other end, which rings it: in the owner only, else -1 */
 	/*
-	 * UFFD_EVENT_FORK carries the owner's number of the new descriptor. This makes a descriptor of the reader's own of it, before the
+	 * UFFD_EVENT_FORK carries the owner's number of the new descriptor, and CHILD_INHERIT unless it is to be close-on-exec. This makes a descriptor of the reader's own of it, before the
 	 * message counts as read: the owner closes its own then. -errno: the message stays unread.
 	 */
 	int (*open_child)(struct user_pending *pending, uint32_t number);

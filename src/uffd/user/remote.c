@@ -8,7 +8,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -19,19 +18,10 @@ struct remote {
 	struct user_pending pending;
 	uint64_t features;
 	struct lock lock; /* one request at a time: the socket and the staging memory */
-	int socket;
+	int socket;       /* -1: the owner was gone already */
+	int rope;         /* the owner's end of the bell, or -1 */
 	char *staging;
 };
-
-static bool is_bell(int fd)
-{
-	struct sockaddr_un name;
-	socklen_t len = sizeof(name);
-
-	memset(&name, 0, sizeof(name));
-	return !getpeername(fd, (struct sockaddr *)&name, &len) && name.sun_family == AF_UNIX && !name.sun_path[0] &&
-	       !strncmp(name.sun_path + 1, SERVICE_NAME, strlen(SERVICE_NAME));
-}
 
 static int make_staging(char **staging)
 {
@@ -75,6 +65,8 @@ static int open_child(struct user_pending *pending, uint32_t number)
 	if (send(remote->socket, &request, sizeof(request), MSG_NOSIGNAL) == (ssize_t)sizeof(request) &&
 	    user_receive(remote->socket, &answer, sizeof(answer), &child, &count) == (ssize_t)sizeof(answer))
 		err = answer.err ? answer.err : count ? child : -EPROTO;
+	if (err >= 0 && (number & CHILD_INHERIT))
+		fcntl(child, F_SETFD, 0);
 	lock_release(&remote->lock);
 	restore_signals(before);
 	return err;
@@ -86,8 +78,8 @@ static int shake_hands(struct remote *remote, int bell)
 	_cleanup_fd int mine = -1, theirs = -1, memfd = -1;
 	struct service_attached attached;
 	const char kind = SERVICE_ATTACH;
-	int pair[2], pending = -1, err;
-	size_t count = 1;
+	int pair[2], passed[2] = {-1, -1}, err;
+	size_t count = 2;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
@@ -104,16 +96,17 @@ static int shake_hands(struct remote *remote, int bell)
 	err = wait_for_answer(mine);
 	if (err)
 		return err;
-	if (user_receive(mine, &attached, sizeof(attached), &pending, &count) != (ssize_t)sizeof(attached))
+	if (user_receive(mine, &attached, sizeof(attached), passed, &count) != (ssize_t)sizeof(attached))
 		return -ESRCH;
 	err = attached.err;
 	if (!err)
-		err = count == 1 ? user_pending_attach(&remote->pending, pending, bell) : -EPROTO;
+		err = count == 2 ? user_pending_attach(&remote->pending, passed[0], bell) : -EPROTO;
 	if (err) {
-		if (count == 1)
-			raw_close(pending);
+		for (size_t i = 0; i < count; i++)
+			raw_close(passed[i]);
 		return err;
 	}
+	remote->rope = passed[1];
 	remote->pending.open_child = open_child;
 	remote->features = attached.features;
 	remote->socket = take_fd(&mine);
@@ -122,15 +115,22 @@ static int shake_hands(struct remote *remote, int bell)
 
 static int remote_recognise(int fd, uint64_t *features, void **state)
 {
+	char name[SERVICE_NAME_LEN + 1];
 	struct remote *remote;
 	int err;
 
-	if (!is_bell(fd))
+	if (!user_service_name_of(fd, name))
 		return fcntl(fd, F_GETFD) < 0 ? -EBADF : -ENOTTY;
 	remote = calloc(1, sizeof(*remote));
 	if (!remote)
 		return -ENOMEM;
+	remote->socket = remote->rope = -1;
 	err = shake_hands(remote, fd);
+	if (err == -ESRCH) {
+		/* What the name tells is all that can be known. */
+		remote->features = strtoull(name + SERVICE_NAME_LEN - 16, NULL, 16);
+		err = 0;
+	}
 	if (err) {
 		if (remote->staging)
 			munmap(remote->staging, STAGING_SIZE);
@@ -142,7 +142,23 @@ static int remote_recognise(int fd, uint64_t *features, void **state)
 	return 0;
 }
 
-/* One request over the socket. The owner gone is -ESRCH, as with the kernel. */
+/* What the kernel says of a process that is gone. */
+static int answer_of_the_dead(uint64_t request)
+{
+	switch (request) {
+	case UFFDIO_API:
+		return -EINVAL;
+	case UFFDIO_REGISTER:
+	case UFFDIO_UNREGISTER:
+		return -ENOMEM;
+	case UFFDIO_WAKE:
+		return 0;
+	default:
+		return -ESRCH;
+	}
+}
+
+/* One request over the socket. */
 static int ask(struct remote *remote, uint64_t number, void *arg, size_t len)
 {
 	struct service_request request = {.request = number};
@@ -151,9 +167,21 @@ static int ask(struct remote *remote, uint64_t number, void *arg, size_t len)
 	memcpy(request.arg, arg, len);
 	if (send(remote->socket, &request, sizeof(request), MSG_NOSIGNAL) != (ssize_t)sizeof(request) ||
 	    recv(remote->socket, &answer, sizeof(answer), 0) != (ssize_t)sizeof(answer))
-		return -ESRCH;
+		return answer_of_the_dead(number);
 	memcpy(arg, answer.arg, len);
 	return answer.err;
+}
+
+/* As much of the source as can be read, in whole pages; by the kernel, since it may be anything. 0 or -EFAULT. */
+static int stage(struct remote *remote, uint64_t src, __u64 *len)
+{
+	uint64_t page_mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
+	ssize_t read = raw_process_vm_read(raw_getpid(), remote->staging, src, *len);
+
+	if (read == (ssize_t)*len)
+		return 0;
+	*len = read > 0 ? (uint64_t)read & ~page_mask : 0;
+	return *len ? 0 : -EFAULT;
 }
 
 /* The bytes go through the staging memory, a part at a time. */
@@ -169,8 +197,9 @@ static int copy_by_parts(struct remote *remote, struct uffdio_copy *copy)
 		part.len = copy->len - done < STAGING_SIZE ? copy->len - done : STAGING_SIZE;
 		part.src = 0;
 		part.copy = 0;
-		memcpy(remote->staging, (const char *)(uintptr_t)copy->src + done, part.len);
-		err = ask(remote, UFFDIO_COPY, &part, sizeof(part));
+		part.copy = err = stage(remote, copy->src + done, &part.len);
+		if (!err)
+			err = ask(remote, UFFDIO_COPY, &part, sizeof(part));
 		if (err && done + (part.copy > 0 ? (uint64_t)part.copy : 0) == 0)
 			copy->copy = part.copy;
 		if (part.copy > 0)
@@ -193,7 +222,9 @@ static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 		return -EINVAL;
 	before = block_signals();
 	lock_take(&remote->lock);
-	if (request == UFFDIO_COPY)
+	if (remote->socket < 0)
+		err = answer_of_the_dead(request);
+	else if (request == UFFDIO_COPY)
 		err = copy_by_parts(remote, arg);
 	else
 		err = ask(remote, request, arg, _IOC_SIZE(request));
@@ -206,6 +237,8 @@ static ssize_t remote_read(const struct uf *uf, struct uffd_msg *msgs, size_t co
 {
 	struct remote *remote = uf->state;
 
+	if (!remote->pending.shared)
+		return -EAGAIN;
 	return user_read_messages(&remote->pending, remote->features, !(fcntl(uf->fd, F_GETFL) & O_NONBLOCK), msgs,
 	                          count);
 }
@@ -214,9 +247,14 @@ static void remote_close(struct uf *uf)
 {
 	struct remote *remote = uf->state;
 
-	raw_close(remote->socket);
-	munmap(remote->staging, STAGING_SIZE);
-	user_pending_dispose(&remote->pending);
+	if (remote->socket >= 0)
+		raw_close(remote->socket);
+	if (remote->rope >= 0)
+		raw_close(remote->rope);
+	if (remote->staging)
+		munmap(remote->staging, STAGING_SIZE);
+	if (remote->pending.shared)
+		user_pending_dispose(&remote->pending);
 	raw_close(uf->fd);
 	free(remote);
 }
@@ -231,6 +269,8 @@ static ssize_t remote_take(const struct uf *uf, struct uffd_msg *msgs, size_t co
 {
 	struct remote *remote = uf->state;
 
+	if (!remote->pending.shared)
+		return -EAGAIN;
 	return user_read_messages(&remote->pending, remote->features, false, msgs, count);
 }
 

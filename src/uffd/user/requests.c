@@ -137,6 +137,18 @@ static int delivered(__s64 *field, uint64_t start, size_t len, size_t done, int 
 	return done == len ? 0 : -EAGAIN;
 }
 
+/*
+ * Locks the space for a delivery. With -EAGAIN in *err nothing may be done: a change of layout has not been told of, so the request may
+ * speak of what is not there any more.
+ */
+static signal_mask lock_settled(struct user_object *object, int *err)
+{
+	signal_mask before = user_space_lock();
+
+	*err = object->changing ? -EAGAIN : 0;
+	return before;
+}
+
 /* Touches the source where it is registered memory itself: its fault is taken here, before anything is held. */
 static bool touch_source(const char *src, size_t len)
 {
@@ -156,11 +168,11 @@ static bool touch_source(const char *src, size_t len)
 	return touched;
 }
 
-static int request_copy(struct uffdio_copy *copy, struct user_wake *wake)
+static int request_copy(struct user_object *object, struct uffdio_copy *copy, struct user_wake *wake)
 {
 	const uint64_t modes = UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP;
 	signal_mask before;
-	size_t done;
+	size_t done = 0;
 	int err = check_range(copy->dst, copy->len);
 
 	if (err)
@@ -168,62 +180,67 @@ static int request_copy(struct uffdio_copy *copy, struct user_wake *wake)
 	if ((copy->mode & ~modes) || copy->src + copy->len <= copy->src || copy->src + copy->len > ADDRESS_SPACE)
 		return -EINVAL;
 	do {
-		before = user_space_lock();
-		done = user_deliver_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
-		                       copy->mode & UFFDIO_COPY_MODE_WP, &err);
+		before = lock_settled(object, &err);
+		if (!err)
+			done = user_deliver_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
+			                         copy->mode & UFFDIO_COPY_MODE_WP, &err);
 		user_space_unlock(before);
 	} while (!done && err == -EFAULT && touch_source((const char *)(uintptr_t)copy->src, copy->len));
 	return delivered(&copy->copy, copy->dst, copy->len, done, err,
 	                 copy->mode & UFFDIO_COPY_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_zeropage(struct uffdio_zeropage *zero, struct user_wake *wake)
+static int request_zeropage(struct user_object *object, struct uffdio_zeropage *zero, struct user_wake *wake)
 {
 	signal_mask before;
-	size_t done;
+	size_t done = 0;
 	int err = check_range(zero->range.start, zero->range.len);
 
 	if (!err && (zero->mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE))
 		err = -EINVAL;
 	if (err)
 		return err;
-	before = user_space_lock();
-	done = user_deliver_zeropage(zero->range.start, zero->range.len, &err);
+	before = lock_settled(object, &err);
+	if (!err)
+		done = user_deliver_zeropage(zero->range.start, zero->range.len, &err);
 	user_space_unlock(before);
 	return delivered(&zero->zeropage, zero->range.start, zero->range.len, done, err,
 	                 zero->mode & UFFDIO_ZEROPAGE_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_continue(struct uffdio_continue *cont, struct user_wake *wake)
+static int request_continue(struct user_object *object, struct uffdio_continue *cont, struct user_wake *wake)
 {
 	const uint64_t modes = UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP;
 	signal_mask before;
-	size_t done;
+	size_t done = 0;
 	int err = check_range(cont->range.start, cont->range.len);
 
 	if (!err && (cont->mode & ~modes))
 		err = -EINVAL;
 	if (err)
 		return err;
-	before = user_space_lock();
-	done = user_deliver_continue(cont->range.start, cont->range.len, cont->mode & UFFDIO_CONTINUE_MODE_WP, &err);
+	before = lock_settled(object, &err);
+	if (!err)
+		done = user_deliver_continue(cont->range.start, cont->range.len, cont->mode & UFFDIO_CONTINUE_MODE_WP,
+		                             &err);
 	user_space_unlock(before);
 	return delivered(&cont->mapped, cont->range.start, cont->range.len, done, err,
 	                 cont->mode & UFFDIO_CONTINUE_MODE_DONTWAKE ? NULL : wake);
 }
 
-static int request_poison(struct uffdio_poison *poison, struct user_wake *wake)
+static int request_poison(struct user_object *object, struct uffdio_poison *poison, struct user_wake *wake)
 {
 	signal_mask before;
-	size_t done;
+	size_t done = 0;
 	int err = check_range(poison->range.start, poison->range.len);
 
 	if (!err && (poison->mode & ~UFFDIO_POISON_MODE_DONTWAKE))
 		err = -EINVAL;
 	if (err)
 		return err;
-	before = user_space_lock();
-	done = user_deliver_poison(poison->range.start, poison->range.len, &err);
+	before = lock_settled(object, &err);
+	if (!err)
+		done = user_deliver_poison(poison->range.start, poison->range.len, &err);
 	user_space_unlock(before);
 	return delivered(&poison->updated, poison->range.start, poison->range.len, done, err,
 	                 poison->mode & UFFDIO_POISON_MODE_DONTWAKE ? NULL : wake);
@@ -241,9 +258,10 @@ static int request_writeprotect(struct user_object *object, struct uffdio_writep
 	if (err)
 		return err;
 	protect = wp->mode & UFFDIO_WRITEPROTECT_MODE_WP;
-	before = user_space_lock();
-	err = user_deliver_writeprotect(wp->range.start, wp->range.len, protect,
-	                              has(object, UFFD_FEATURE_WP_UNPOPULATED));
+	before = lock_settled(object, &err);
+	if (!err)
+		err = user_deliver_writeprotect(wp->range.start, wp->range.len, protect,
+		                                has(object, UFFD_FEATURE_WP_UNPOPULATED));
 	user_space_unlock(before);
 	if (!err && !protect && !(wp->mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
 		*wake = (struct user_wake){wp->range.start, wp->range.start + wp->range.len};
@@ -267,13 +285,13 @@ int user_request(struct user_object *object, unsigned long request, void *arg, s
 	case UFFDIO_WAKE:
 		return request_wake(arg, wake);
 	case UFFDIO_COPY:
-		return request_copy(arg, wake);
+		return request_copy(object, arg, wake);
 	case UFFDIO_ZEROPAGE:
-		return request_zeropage(arg, wake);
+		return request_zeropage(object, arg, wake);
 	case UFFDIO_CONTINUE:
-		return request_continue(arg, wake);
+		return request_continue(object, arg, wake);
 	case UFFDIO_POISON:
-		return request_poison(arg, wake);
+		return request_poison(object, arg, wake);
 	case UFFDIO_WRITEPROTECT:
 		return request_writeprotect(object, arg, wake);
 	default:

@@ -65,6 +65,19 @@ static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t
 	user_object_release(object);
 }
 
+/* Memory that was unmapped by a call that nobody saw is forgotten: repeating the access would never end. */
+static bool is_gone(const struct user_range *range, uint64_t address)
+{
+	uint64_t page = address & ~(uint64_t)(range->memory.page_size - 1);
+	unsigned char resident[1];
+
+	if (raw_mincore(page, 1, resident) != -ENOMEM)
+		return false;
+	if (!user_space_split(page, page + range->memory.page_size))
+		user_space_drop(page, page + range->memory.page_size);
+	return true;
+}
+
 /* With the lock held, which is released. False: not ours, let the signal go its way. */
 static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *info, void *context)
 {
@@ -78,9 +91,11 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 		return false;
 	}
 	object = range->object;
-	features = atomic_load(&object->features);
+	features = object ? atomic_load(&object->features) : 0;
 	switch (user_deliver_judge(range, address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
 	case USER_RETRY:
+		if (is_gone(range, address))
+			break;
 		user_space_unlock_in_trap();
 		return true;
 	case USER_POISONED:

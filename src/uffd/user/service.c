@@ -32,19 +32,31 @@ struct service {
 
 int user_service_name(struct user_object *object)
 {
-	int rope = object->pending.rope;
 	struct sockaddr_un name = {.sun_family = AF_UNIX};
 	uint64_t random;
-	int len;
 
 	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return -EIO;
-	len = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, SERVICE_NAME "%016llx",
-	               (unsigned long long)random);
-	return bind(rope, (struct sockaddr *)&name,
-	            (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len))
+	snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, SERVICE_NAME "%016llx/%016llx",
+	         (unsigned long long)random, (unsigned long long)(atomic_load(&object->features) & ~USER_ENABLED));
+	return bind(object->pending.bell, (struct sockaddr *)&name,
+	            (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + SERVICE_NAME_LEN))
 	               ? -errno
 	               : 0;
+}
+
+bool user_service_name_of(int fd, char name[SERVICE_NAME_LEN + 1])
+{
+	struct sockaddr_un address;
+	socklen_t len = sizeof(address);
+
+	memset(&address, 0, sizeof(address));
+	if (raw_syscall3(SYS_getsockname, fd, (long)&address, (long)&len) || address.sun_family != AF_UNIX ||
+	    address.sun_path[0] || memcmp(address.sun_path + 1, SERVICE_NAME, sizeof(SERVICE_NAME) - 1))
+		return false;
+	memcpy(name, address.sun_path + 1, SERVICE_NAME_LEN);
+	name[SERVICE_NAME_LEN] = '\0';
+	return true;
 }
 
 /* Maps the staging memory of a client, which must not be able to take it away again. */
@@ -75,8 +87,8 @@ static void attach(struct service *service, int socket, int memfd)
 	/* It is told of everything that waits. Before the answer: what it reads after that is its own. */
 	if (!answer.err)
 		user_pending_renew(&object->pending);
-	if (user_pass(socket, &answer, sizeof(answer), answer.err ? NULL : &object->pending.memfd,
-	              answer.err ? 0 : 1) ||
+	if (user_pass(socket, &answer, sizeof(answer), (int[]){object->pending.memfd, object->pending.rope},
+	              answer.err ? 0 : 2) ||
 	    answer.err) {
 		if (staging)
 			munmap((void *)staging, STAGING_SIZE);
@@ -88,23 +100,25 @@ static void attach(struct service *service, int socket, int memfd)
 	service->count++;
 }
 
-static void on_rope(struct service *service)
+/* False: there is nothing to be received any more. */
+static bool on_rope(struct service *service)
 {
 	int fds[2] = {-1, -1};
 	size_t count = 2;
 	char kind;
 
 	if (user_receive(service->object->pending.rope, &kind, sizeof(kind), fds, &count) != sizeof(kind))
-		return;
+		return false;
 	if (kind == SERVICE_ATTACH && count == 2) {
 		attach(service, fds[0], fds[1]);
 		raw_close(fds[1]);
-		return;
+		return true;
 	}
 	for (size_t i = 0; i < count; i++)
 		raw_close(fds[i]);
 	if (kind == SERVICE_RING)
 		user_pending_ring(&service->object->pending);
+	return true;
 }
 
 static void drop_client(struct service *service, size_t i)
@@ -129,7 +143,7 @@ static bool pass_child(struct user_object *object, const struct client *client, 
 {
 	bool there = user_pending_has_child(&object->pending, number);
 	struct service_answer answer = {.err = there ? 0 : -ENOENT};
-	int fd = (int)number;
+	int fd = (int)(number & ~CHILD_INHERIT);
 
 	return !user_pass(client->socket, &answer, sizeof(answer), &fd, there);
 }
@@ -168,9 +182,8 @@ static void *run(void *arg)
 	for (;;) {
 		if (poll(service->fds, 1 + service->count, -1) < 0)
 			continue;
-		if (service->fds[0].revents & POLLIN)
-			on_rope(service);
-		else if (service->fds[0].revents)
+		/* Readable also when it is at its end. */
+		if (service->fds[0].revents && !on_rope(service) && (service->fds[0].revents & POLLHUP))
 			break;
 		for (size_t i = service->count; i-- > 0;)
 			if (service->fds[1 + i].revents && !serve(service, &service->clients[i]))

@@ -17,8 +17,15 @@
 
 #include "uffd/user/object.h"
 
-/* The name that the rope is bound to begins so, behind the zero of the abstract name space: it tells what a descriptor is. */
-#define SERVICE_NAME "userfault/"
+/*
+ * The name that the bell is bound to, behind the zero of the abstract name space: this, a random number, a slash, and the features that were
+ * enabled when it was bound, both in 16 hexadecimal digits. It tells what a descriptor is, and which, also when its owner is gone.
+ */
+#define SERVICE_NAME     "userfault/"
+#define SERVICE_NAME_LEN (sizeof(SERVICE_NAME) - 1 + 16 + 1 + 16)
+
+/* The name of a descriptor, ended by a zero. False: it is not one of the user engine. */
+bool user_service_name_of(int fd, char name[SERVICE_NAME_LEN + 1]);
 
 #define SERVICE_RING   1
 #define SERVICE_ATTACH 2
@@ -28,7 +35,10 @@
 
 #define STAGING_SIZE ((size_t)1 << 20)
 
-/* The answer to SERVICE_ATTACH, with the memfd of the pending table when err is 0. */
+/*
+ * The answer to SERVICE_ATTACH; when err is 0, with the memfd of the pending table, and with the rope: while the monitor holds it too, the
+ * bell does not end with the owner, but stays silent, as the kernel's descriptor does.
+ */
 struct service_attached {
 	int32_t err;
 	uint64_t features;
@@ -45,7 +55,7 @@ struct service_answer {
 	uint64_t arg[8];
 };
 
-/* Names the rope. 0 or -errno. */
+/* Names the bell. 0 or -errno. */
 int user_service_name(struct user_object *object);
 
 /* Starts the thread, which runs with all signals blocked. 0 or -errno. */

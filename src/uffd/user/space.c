@@ -177,22 +177,22 @@ static void drop(size_t at)
  * Registering.
  */
 
-/* Hides what the modes want hidden, of a range all of whose pages are shown. */
-static int arm(struct user_range *range)
+/* Hides what the modes want hidden, of pages of a range that are all shown. */
+static int arm(struct user_range *range, uint64_t start, uint64_t end)
 {
-	const struct user_memory *memory = &range->memory;
-	size_t pages = (memory->end - memory->start) / memory->page_size;
+	uint8_t *states = user_page_state(range, start);
+	size_t pages = (end - start) / range->memory.page_size;
 	int err = 0;
 
 	if (range->mode & UFFDIO_REGISTER_MODE_MINOR) {
-		err = user_memory_hide(memory, memory->start, memory->end);
+		err = user_memory_hide(&range->memory, start, end);
 		if (!err)
-			memset(range->pages, USER_PAGE_HIDDEN, pages);
+			memset(states, USER_PAGE_HIDDEN, pages);
 	} else if (range->mode & UFFDIO_REGISTER_MODE_MISSING) {
 		/* Written as 1 for present, 0 for missing. */
-		err = user_memory_arm(memory, memory->start, memory->end, range->pages);
+		err = user_memory_arm(&range->memory, start, end, states);
 		for (size_t i = 0; i < pages; i++)
-			range->pages[i] = err || range->pages[i] ? 0 : USER_PAGE_HIDDEN;
+			states[i] = err || states[i] ? 0 : USER_PAGE_HIDDEN;
 	}
 	return err;
 }
@@ -213,7 +213,7 @@ static int add_piece(struct user_object *object, struct user_memory *memory, uin
 	slot.range.pages = slot.block->pages;
 	err = user_memory_prepare(&slot.range.memory);
 	if (!err)
-		err = arm(&slot.range);
+		err = arm(&slot.range, memory->start, memory->end);
 	if (err) {
 		user_memory_dispose(&slot.range.memory);
 		raw_munmap((uint64_t)(uintptr_t)slot.block, size);
@@ -255,15 +255,29 @@ static int add_missing_parts(struct user_object *object, uint64_t start, uint64_
 	return 0;
 }
 
-/* Other modes replace the old ones; a part of the old ones changes nothing, as the kernel has it. */
-static int change_mode(struct user_range *range, uint64_t mode)
+/* Other modes replace the old ones; a part of the old ones changes nothing, as the kernel has it. What is poisoned stays so. */
+static int change_mode(struct user_range *range, struct user_object *object, uint64_t mode)
 {
 	uint64_t old = range->mode, hiding = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
+	const struct user_memory *memory = &range->memory;
+	int err = 0;
 
+	range->object = object;
 	if ((old & mode) == mode)
 		return 0;
 	range->mode = mode;
-	return (mode & hiding) && !(old & hiding) ? arm(range) : 0;
+	if (!(mode & hiding) || (old & hiding))
+		return 0;
+	for (uint64_t page = memory->start, until; !err && page < memory->end; page = until) {
+		uint8_t poisoned = *user_page_state(range, page) & USER_PAGE_POISONED;
+
+		for (until = page;
+		     until < memory->end && (*user_page_state(range, until) & USER_PAGE_POISONED) == poisoned;)
+			until += memory->page_size;
+		if (!poisoned)
+			err = arm(range, page, until);
+	}
+	return err;
 }
 
 /* What can be said before anything is changed. */
@@ -283,7 +297,7 @@ static int check_register(struct user_object *object, uint64_t start, uint64_t e
 			return -EINVAL;
 	}
 	for (size_t i = index_of(start); i < space.count && space.slots[i].range.memory.start < end; i++)
-		if (space.slots[i].range.object != object)
+		if (space.slots[i].range.object && space.slots[i].range.object != object)
 			return -EBUSY;
 	return 0;
 }
@@ -299,17 +313,50 @@ int user_space_register(struct user_object *object, uint64_t start, uint64_t end
 	cut(start);
 	cut(end);
 	for (size_t i = index_of(start); !err && i < space.count && space.slots[i].range.memory.start < end; i++)
-		err = change_mode(&space.slots[i].range, mode);
+		err = change_mode(&space.slots[i].range, object, mode);
 	return err ? err : add_missing_parts(object, start, end, mode, protect_only);
 }
 
-/* Shows everything, writable: what was missing becomes fresh memory at its first touch. */
-static void disarm(struct user_range *range)
+/* Shows what is not poisoned, writable: what was missing becomes fresh memory at its first touch. True: nothing is poisoned. */
+static bool disarm(struct user_range *range)
 {
 	const struct user_memory *memory = &range->memory;
+	bool clean = true;
 
-	user_memory_show(memory, memory->start, memory->end - memory->start, true);
-	user_memory_protect(memory, memory->start, memory->end - memory->start, true);
+	for (uint64_t page = memory->start, until; page < memory->end; page = until) {
+		uint8_t poisoned = *user_page_state(range, page) & USER_PAGE_POISONED;
+
+		for (until = page;
+		     until < memory->end && (*user_page_state(range, until) & USER_PAGE_POISONED) == poisoned;)
+			until += memory->page_size;
+		if (poisoned) {
+			clean = false;
+			continue;
+		}
+		user_memory_show(memory, page, until - page, true);
+		user_memory_protect(memory, page, until - page, true);
+		memset(user_page_state(range, page), 0, (until - page) / memory->page_size);
+	}
+	return clean;
+}
+
+/* False: it stays, as nobody's. */
+static bool release(size_t at)
+{
+	struct user_range *range = &space.slots[at].range;
+
+	if (disarm(range)) {
+		drop(at);
+		return true;
+	}
+	range->object = NULL;
+	range->mode = 0;
+	return false;
+}
+
+void user_space_release(struct user_range *range)
+{
+	release(index_of(range->memory.start));
 }
 
 int user_space_unregister(struct user_object *object, uint64_t start, uint64_t end)
@@ -317,27 +364,24 @@ int user_space_unregister(struct user_object *object, uint64_t start, uint64_t e
 	size_t at;
 
 	for (at = index_of(start); at < space.count && space.slots[at].range.memory.start < end; at++)
-		if (space.slots[at].range.object != object)
+		if (space.slots[at].range.object && space.slots[at].range.object != object)
 			return -EINVAL;
 	if (reserve(2))
 		return -ENOMEM;
 	cut(start);
 	cut(end);
 	at = index_of(start);
-	while (at < space.count && space.slots[at].range.memory.start < end) {
-		disarm(&space.slots[at].range);
-		drop(at);
-	}
+	while (at < space.count && space.slots[at].range.memory.start < end)
+		if (!release(at))
+			at++;
 	return 0;
 }
 
 void user_space_forget(struct user_object *object)
 {
 	for (size_t at = space.count; at-- > 0;) {
-		if (space.slots[at].range.object != object)
-			continue;
-		disarm(&space.slots[at].range);
-		drop(at);
+		if (space.slots[at].range.object == object)
+			release(at);
 	}
 }
 

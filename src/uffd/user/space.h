@@ -25,9 +25,10 @@ struct user_object;
 
 struct user_range {
 	struct user_memory memory;
-	struct user_object *object;
-	uint64_t mode;  /* UFFDIO_REGISTER_MODE_* */
-	uint8_t *pages; /* USER_PAGE_*, one a page of memory.page_size */
+	struct user_object
+		*object; /* NULL: nobody's any more, but there is poison in it, which outlives registrations */
+	uint64_t mode;   /* UFFDIO_REGISTER_MODE_* */
+	uint8_t *pages;  /* USER_PAGE_*, one a page of memory.page_size */
 };
 
 /* The state of the page that addr lies in. */
@@ -76,11 +77,13 @@ int user_space_each(uint64_t start, uint64_t end, int (*visit)(struct user_range
  * What layout.c needs. user_space_split: cuts ranges, so that none reaches across start or end, and makes room for another such
  * pair; 0 or -ENOMEM. user_space_drop: forgets [start, end), which is not mapped any more, after user_space_split().
  * user_space_move: what is registered in [from, from + len) is at `to` now; nothing is registered there.
+ * user_space_release: makes a range ordinary memory, which nobody tracks; but for what is poisoned in it.
  * user_space_repeat: registers the empty memory at `start` as `range` is, whose twin it is; all of it is hidden. 0 or -errno.
  */
 int user_space_split(uint64_t start, uint64_t end);
 void user_space_drop(uint64_t start, uint64_t end);
 void user_space_move(uint64_t from, size_t len, uint64_t to);
+void user_space_release(struct user_range *range);
 int user_space_repeat(const struct user_range *range, uint64_t start);
 
 /* Whether something registered may lie in [start, end): as it was when the lock was released last, so needs no lock. */
