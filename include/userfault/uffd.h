@@ -42,7 +42,7 @@ struct uf;
 enum uf_engine {
 	UF_ENGINE_AUTO,   /* uf_open(): the first that grants what is required */
 	UF_ENGINE_KERNEL, /* the kernel's userfaultfd */
-	UF_ENGINE_USER,   /* reserved for page faults handled wholly in user space; uf_open(): -EOPNOTSUPP */
+	UF_ENGINE_USER,   /* page faults handled wholly in user space, where the kernel's is absent or refused */
 };
 
 /* How a descriptor of the kernel is had, in the order in which uf_open() tries. */
@@ -52,6 +52,7 @@ enum uf_way {
 	UF_WAY_USER_MODE, /* userfaultfd(2) with UFFD_USER_MODE_ONLY, Linux 5.11: needs nothing */
 	UF_WAY_COUNT,
 	UF_WAY_ADOPTED = 8, /* it came as a descriptor: uf_adopt() */
+	UF_WAY_NONE = 9,    /* the kernel had no part in it: the user engine */
 };
 
 /* uf_options.flags */

@@ -10,6 +10,7 @@
 #include "base/pagemap.h"
 #include "base/rawsys.h"
 #include "dirty/tracker.h"
+#include "uffd/engine.h"
 
 /* What one PAGEMAP_SCAN returns at the most; more only costs stack. */
 #define BATCH 256
@@ -24,12 +25,14 @@ static int async_open(struct uf_dirty *tracker, const struct uf_dirty_options *o
 	};
 	int err;
 
-	tracker->pagemap = raw_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (tracker->pagemap < 0)
-		return tracker->pagemap == -ENOENT ? -EOPNOTSUPP : tracker->pagemap;
 	err = uf_open(&tracker->uf, &opts);
-	if (err)
-		raw_close(tracker->pagemap);
+	if (err || tracker->uf->ops->scan)
+		return err;
+	tracker->pagemap = raw_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (tracker->pagemap < 0) {
+		err = tracker->pagemap == -ENOENT ? -EOPNOTSUPP : tracker->pagemap;
+		uf_close(tracker->uf);
+	}
 	return err;
 }
 
@@ -44,6 +47,13 @@ static void async_dispose(struct uf_dirty *tracker, struct dirty_region *region)
 {
 	(void)tracker;
 	(void)region;
+}
+
+static int scan_pages(const struct uf_dirty *tracker, struct pm_scan_arg *scan)
+{
+	if (tracker->uf->ops->scan)
+		return tracker->uf->ops->scan(scan);
+	return raw_ioctl(tracker->pagemap, PAGEMAP_SCAN, scan);
 }
 
 static int async_collect(struct uf_dirty *tracker, const struct dirty_region *region, uint64_t start, uint64_t end,
@@ -77,7 +87,7 @@ static int async_collect(struct uf_dirty *tracker, const struct dirty_region *re
 		 */
 		if (!room)
 			break;
-		count = raw_ioctl(tracker->pagemap, PAGEMAP_SCAN, &scan);
+		count = scan_pages(tracker, &scan);
 		if (count < 0)
 			return count == -EINTR ? 0 : count;
 		for (int i = 0; i < count; i++)
@@ -90,7 +100,8 @@ static int async_collect(struct uf_dirty *tracker, const struct dirty_region *re
 
 static void async_close(struct uf_dirty *tracker)
 {
-	raw_close(tracker->pagemap);
+	if (!tracker->uf->ops->scan)
+		raw_close(tracker->pagemap);
 	uf_close(tracker->uf);
 }
 

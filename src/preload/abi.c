@@ -181,6 +181,8 @@ WRAP(int, ioctl, (int fd, unsigned long request, ...))
 	result = abi_ioctl(fd, request, arg, &ours);
 	if (ours)
 		return (int)as_libc(result);
+	if (pagemap_ioctl(fd, request, arg, &result))
+		return (int)as_libc(result);
 	return NEXT(ioctl)(fd, request, arg);
 }
 

@@ -57,3 +57,28 @@ void pagemap_correct_at_position(int fd, void *buf, ssize_t len)
 	if (len >= 8 && is_opened(fd))
 		pagemap_correct(fd, buf, len, lseek(fd, 0, SEEK_CUR) - len);
 }
+
+/* The program's structures are worked on with its space locked, so on copies; as many regions at a time as find room on a stack. */
+#define REGIONS 256
+
+bool pagemap_ioctl(int fd, unsigned long request, void *argument, int *result)
+{
+	struct page_region regions[REGIONS];
+	struct pm_scan_arg scan;
+	void *vector;
+
+	if (request != PAGEMAP_SCAN || !is_opened(fd) || !argument)
+		return false;
+	memcpy(&scan, argument, sizeof(scan));
+	if (!user_pagemap_covers(scan.start, scan.end))
+		return false;
+	vector = (void *)(uintptr_t)scan.vec;
+	scan.vec = (uintptr_t)regions;
+	if (scan.vec_len > REGIONS)
+		scan.vec_len = REGIONS;
+	*result = user_pagemap_scan(&scan);
+	if (*result > 0)
+		memcpy(vector, regions, (size_t)*result * sizeof(regions[0]));
+	((struct pm_scan_arg *)argument)->walk_end = scan.walk_end;
+	return true;
+}

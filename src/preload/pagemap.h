@@ -21,4 +21,7 @@ void pagemap_correct(int fd, void *buf, ssize_t len, off_t offset);
 /* The same after a read that has moved the descriptor's position. */
 void pagemap_correct_at_position(int fd, void *buf, ssize_t len);
 
+/* The PAGEMAP_SCAN ioctl. False: nothing has happened, and it is for the kernel; else *result is 0 or more, or -errno. */
+bool pagemap_ioctl(int fd, unsigned long request, void *arg, int *result);
+
 #endif

@@ -14,6 +14,8 @@
 
 #include <userfault/uffd.h>
 
+#include "base/pagemap.h"
+
 struct uf_engine_ops {
 	const char *name;
 	bool faults_are_sigbus; /* with UFFD_FEATURE_SIGBUS: handlers are called by trap.c; otherwise the engine calls them */
@@ -37,6 +39,9 @@ struct uf_engine_ops {
 	ssize_t (*read)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
 
 	void (*close)(struct uf *uf);
+
+	/* PAGEMAP_SCAN of this process, as what the engine has protected is concerned; NULL: the kernel's own. */
+	int (*scan)(struct pm_scan_arg *arg);
 
 	/*
 	 * For whoever stands between a program and its descriptors (src/preload/); of engines whose descriptors are not the kernel's.

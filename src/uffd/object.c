@@ -182,6 +182,18 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 	return shortage ? shortage : refusal;
 }
 
+static int open_on_user_engine(struct uf **out, const struct uf_options *opts)
+{
+	int err;
+
+	if (opts->flags & UF_OPEN_KERNEL_FAULTS)
+		return -EOPNOTSUPP;
+	err = uf_engine_open_negotiated(out, &uf_engine_user, opts);
+	if (!err)
+		(*out)->way = UF_WAY_NONE;
+	return err;
+}
+
 int uf_open(struct uf **out, const struct uf_options *opts)
 {
 	struct uf_options options = {.size = sizeof(options)};
@@ -201,10 +213,13 @@ int uf_open(struct uf **out, const struct uf_options *opts)
 	}
 	switch (options.engine) {
 	case UF_ENGINE_AUTO:
+		err = uf_engine_open_negotiated(out, &uf_engine_kernel, &options);
+		/* What the kernel says tells more than what the last resort lacks. */
+		return !err || open_on_user_engine(out, &options) ? err : 0;
 	case UF_ENGINE_KERNEL:
 		return uf_engine_open_negotiated(out, &uf_engine_kernel, &options);
 	case UF_ENGINE_USER:
-		return -EOPNOTSUPP;
+		return open_on_user_engine(out, &options);
 	default:
 		return -EINVAL;
 	}

@@ -120,7 +120,7 @@ TEST(bad_register_with_handler, "A registration that fails leaves nothing to the
 
 	need(UFFD_FEATURE_SIGBUS);
 	opts.handler = (uf_handler *)abort;
-	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(object_open(&uf, &opts), 0);
 	other = object(0);
 	registered(other, pages + page_size, page_size, MISSING);
 	CHECK_EQ(uf_register(uf, pages, 2 * page_size, MISSING, NULL), -EBUSY);

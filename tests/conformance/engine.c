@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -117,6 +118,12 @@ void need(uint64_t features)
 
 	if (missing)
 		SKIP("engine %s does not offer %s", test_engine, uf_feature_name((unsigned)__builtin_ctzll(missing)));
+}
+
+bool on_the_kernel(void)
+{
+	/* A program that knows libc only is told by its environment who stands behind that. */
+	return engine()->ops == &uf_engine_kernel || (engine()->ops == &engine_libc && !getenv("USERFAULT_RUN"));
 }
 
 void need_kernel_faults(void)

@@ -27,6 +27,12 @@ uint64_t offered(void);
 /* Skips the test unless all of them are offered. */
 void need(uint64_t features);
 
+/*
+ * Whether the kernel's userfaultfd is what is tested: for the few tests of what it does by its own nature, which is told in
+ * docs/conformance.md, and not of what the texts say.
+ */
+bool on_the_kernel(void);
+
 /* Skips the test unless accesses by the kernel itself, in a system call, are served. */
 void need_kernel_faults(void);
 

@@ -13,8 +13,8 @@
 #include "support/test.h"
 
 /* Nothing here depends on speed: this only ends what hangs for good. */
-#ifndef HANG_SECONDS
-#define HANG_SECONDS 120
+#ifndef TEST_HANG_SECONDS
+#define TEST_HANG_SECONDS 120
 #endif
 
 const char *test_engine = "kernel";
@@ -92,7 +92,7 @@ size_t free_huge_pages(void)
 static int wait_for(pid_t pid, bool *hung)
 {
 	struct timespec step = {.tv_nsec = 1000000};
-	time_t deadline = time(NULL) + HANG_SECONDS;
+	time_t deadline = time(NULL) + TEST_HANG_SECONDS;
 	int status;
 
 	*hung = false;
@@ -146,7 +146,7 @@ static bool run(const struct test *test, unsigned number)
 	}
 	printf("not ok %u - %s\n# %s\n", number, test->name, test->text);
 	if (hung)
-		printf("# hung for %d s\n", HANG_SECONDS);
+		printf("# hung for %d s\n", TEST_HANG_SECONDS);
 	else if (WIFSIGNALED(status))
 		printf("# killed by signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
 	if (verdict[0])

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/rawsys.h"
+#include "uffd/user/pagemap.h"
 #include "uffd/user/service.h"
 
 void user_object_hold(struct user_object *object)
@@ -272,6 +273,7 @@ const struct uf_engine_ops uf_engine_user = {
 	.ioctl = user_ioctl,
 	.read = user_read,
 	.close = user_close,
+	.scan = user_pagemap_scan,
 	.enabled = user_enabled,
 	.take = user_take,
 	.renumber = user_renumber,

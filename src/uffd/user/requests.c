@@ -261,7 +261,7 @@ static int request_writeprotect(struct user_object *object, struct uffdio_writep
 	before = lock_settled(object, &err);
 	if (!err)
 		err = user_deliver_writeprotect(wp->range.start, wp->range.len, protect,
-		                                has(object, UFFD_FEATURE_WP_UNPOPULATED));
+		                                has(object, UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC));
 	user_space_unlock(before);
 	if (!err && !protect && !(wp->mode & UFFDIO_WRITEPROTECT_MODE_DONTWAKE))
 		*wake = (struct user_wake){wp->range.start, wp->range.start + wp->range.len};
