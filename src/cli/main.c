@@ -13,6 +13,7 @@ static const struct command {
 	const char *description;
 } commands[] = {
 	{"probe", cmd_probe, "tell what this kernel offers to this process, and why not more"},
+	{"run", cmd_run, "run a program with a userfaultfd that works"},
 	{"help", cmd_help, "list the commands"},
 };
 
