@@ -21,6 +21,7 @@
 #include "preload/process.h"
 #include "preload/settings.h"
 #include "preload/signals.h"
+#include "uffd/trycopy.h"
 #include "uffd/user/layout.h"
 #include "uffd/user/own.h"
 
@@ -207,10 +208,7 @@ static ssize_t take_messages(struct uf *uf, char *buf, size_t count)
 
 	if (taken <= 0)
 		return taken;
-	user_layout_present((uintptr_t)buf, len, true);
-	if (raw_process_vm_write(raw_getpid(), (uintptr_t)buf, msgs, len) != (ssize_t)len)
-		return -EFAULT;
-	return (ssize_t)len;
+	return try_copy(buf, msgs, len) ? -EFAULT : (ssize_t)len;
 }
 
 static ssize_t read_object(struct uf *uf, int fd, void *buf, size_t size)

@@ -10,6 +10,7 @@
 #include "base/options.h"
 #include "uffd/engine.h"
 #include "uffd/trap.h"
+#include "uffd/trycopy.h"
 
 #define KNOWN_OPEN_FLAGS (UF_OPEN_USER_MODE_ONLY | UF_OPEN_KERNEL_FAULTS | UF_OPEN_BLOCKING | UF_OPEN_INHERIT)
 
@@ -22,17 +23,6 @@ static int request_of(struct uf *uf, unsigned long request, void *arg)
 	return uf ? uf->ops->ioctl(uf, request, arg) : -EINVAL;
 }
 
-/* By the kernel, so that a bad address is an error and not a signal. */
-static bool copy_in(void *ours, const void *theirs, size_t len)
-{
-	return raw_process_vm_read(raw_getpid(), ours, (uint64_t)(uintptr_t)theirs, len) == (ssize_t)len;
-}
-
-static bool copy_out(const void *ours, void *theirs, size_t len)
-{
-	return raw_process_vm_write(raw_getpid(), (uint64_t)(uintptr_t)theirs, ours, len) == (ssize_t)len;
-}
-
 /* The request on a copy of its structure. That it can be written back is made sure of before anything is done. */
 static int ioctl_on_copy(struct uf *uf, unsigned long request, void *arg)
 {
@@ -42,10 +32,10 @@ static int ioctl_on_copy(struct uf *uf, unsigned long request, void *arg)
 
 	if (len > sizeof(copy))
 		return -EINVAL;
-	if (!copy_in(copy, arg, len) || !copy_out(copy, arg, len))
+	if (try_copy(copy, arg, len) || try_copy(arg, copy, len))
 		return uf->ops->ioctl(uf, request, NULL);
 	err = uf->ops->ioctl(uf, request, copy);
-	return copy_out(copy, arg, len) ? err : -EFAULT;
+	return try_copy(arg, copy, len) ? -EFAULT : err;
 }
 
 int uf_ioctl(struct uf *uf, unsigned long request, void *arg)

@@ -11,6 +11,7 @@
 #include <ucontext.h>
 
 #include "uffd/chain.h"
+#include "uffd/trycopy.h"
 #include "uffd/user/deliver.h"
 #include "uffd/user/fork.h"
 #include "uffd/user/object.h"
@@ -130,6 +131,8 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		if (take_fault(user_space_at(address), address, info, context))
 			return;
 	}
+	if (info->si_code > 0 && try_copy_failed(context))
+		return;
 	chain_pass_on(&segv.link, info, context);
 }
 
