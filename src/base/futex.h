@@ -19,18 +19,24 @@ static inline void futex_wait(_Atomic uint32_t *word, uint32_t expected)
 	raw_syscall6(SYS_futex, (long)word, FUTEX_WAIT, (long)expected, 0, 0, 0);
 }
 
-/* The same, but also returns after a signal handler has run, whether that asked for calls to be restarted or not: true then. */
-static inline bool futex_wait_interruptible(_Atomic uint32_t *word, uint32_t expected)
+/*
+ * The same, but for at most `timeout` (NULL: no limit): -ETIMEDOUT; or until a signal handler has run: -EINTR. With `restart` and no
+ * timeout it goes on behind handlers that asked for that.
+ */
+static inline long futex_sleep(_Atomic uint32_t *word, uint32_t expected, const struct timespec *timeout, bool restart)
 {
 	/* A call with a time limit is never restarted behind a handler (signal(7)). */
-	struct timespec ages = {.tv_sec = 1000000000};
+	static const struct timespec ages = {.tv_sec = 1000000000};
 
-	return raw_syscall6(SYS_futex, (long)word, FUTEX_WAIT, (long)expected, (long)&ages, 0, 0) == -EINTR;
+	if (!timeout && !restart)
+		timeout = &ages;
+	return raw_syscall6(SYS_futex, (long)word, FUTEX_WAIT, (long)expected, (long)timeout, 0, 0);
 }
 
-static inline void futex_wake(_Atomic uint32_t *word, int count)
+/* Returns how many it has woken. */
+static inline long futex_wake(_Atomic uint32_t *word, int count)
 {
-	raw_syscall6(SYS_futex, (long)word, FUTEX_WAKE, count, 0, 0, 0);
+	return raw_syscall6(SYS_futex, (long)word, FUTEX_WAKE, count, 0, 0, 0);
 }
 
 #endif

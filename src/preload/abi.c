@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <userfault/uffd.h>
@@ -169,6 +171,8 @@ int abi_ioctl(int fd, unsigned long request, void *arg, bool *ours)
 	return result;
 }
 
+static void look_at_flags(int fd);
+
 WRAP(int, ioctl, (int fd, unsigned long request, ...))
 {
 	va_list args;
@@ -184,7 +188,10 @@ WRAP(int, ioctl, (int fd, unsigned long request, ...))
 		return (int)as_libc(result);
 	if (pagemap_ioctl(fd, request, arg, &result))
 		return (int)as_libc(result);
-	return NEXT(ioctl)(fd, request, arg);
+	result = NEXT(ioctl)(fd, request, arg);
+	if (request == FIONBIO)
+		look_at_flags(fd);
+	return result;
 }
 
 /*
@@ -196,7 +203,7 @@ static int flags_of(int fd)
 	return (int)raw_syscall3(SYS_fcntl, fd, F_GETFL, 0);
 }
 
-static long sleep_for_ring(int fd);
+static int sleep_cancellably(const struct uf *uf, const struct timespec *timeout, bool restart);
 
 /* As many as are there, up to `count`; or -errno. Puts them where the program wants them with nothing held. */
 static ssize_t take_messages(struct uf *uf, char *buf, size_t count)
@@ -211,7 +218,7 @@ static ssize_t take_messages(struct uf *uf, char *buf, size_t count)
 	return try_copy(buf, msgs, len) ? -EFAULT : (ssize_t)len;
 }
 
-static ssize_t read_object(struct uf *uf, int fd, void *buf, size_t size)
+static ssize_t read_object(struct uf *uf, bool blocks, void *buf, size_t size)
 {
 	size_t count = size / sizeof(struct uffd_msg);
 	ssize_t result;
@@ -219,9 +226,9 @@ static ssize_t read_object(struct uf *uf, int fd, void *buf, size_t size)
 	for (;;) {
 		/* No room for one is an error, but only of an object that is enabled and has one to give. */
 		result = count ? take_messages(uf, buf, count) : -EINVAL;
-		if (result != -EAGAIN || (flags_of(fd) & O_NONBLOCK))
+		if (result != -EAGAIN || !blocks)
 			return result;
-		result = sleep_for_ring(fd);
+		result = sleep_cancellably(uf, NULL, true);
 		if (result)
 			return result;
 	}
@@ -236,7 +243,7 @@ bool abi_read(int fd, void *buf, size_t size, ssize_t *result)
 			descriptors_put(handle);
 		return false;
 	}
-	*result = read_object(handle_object(handle), fd, buf, size);
+	*result = read_object(handle_object(handle), handle_blocks(handle), buf, size);
 	descriptors_put(handle);
 	return true;
 }
@@ -276,15 +283,22 @@ WRAP(ssize_t, __read_chk, (int fd, void *buf, size_t size, size_t room))
 	return read(fd, buf, size);
 }
 
-/* recv(2) sleeps as read(2) would: it can be cancelled, and is restarted or not after a signal, as the program asked for. */
-NEXT_ONLY(ssize_t, recv, (int fd, void *buf, size_t size, int flags));
-
-static long sleep_for_ring(int fd)
+static void leave(void *uf)
 {
-	char ring;
-	ssize_t len = NEXT(recv)(fd, &ring, 1, MSG_PEEK);
+	((const struct uf *)uf)->ops->leave(uf);
+}
 
-	return len < 0 ? -errno : 0;
+/* A cancellation point, as read(2) and poll(2) are. */
+static int sleep_cancellably(const struct uf *uf, const struct timespec *timeout, bool restart)
+{
+	int type, err;
+
+	pthread_cleanup_push(leave, (void *)uf);
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &type);
+	err = uf->ops->wait(uf, timeout, restart);
+	pthread_setcanceltype(type, NULL);
+	pthread_cleanup_pop(0);
+	return err;
 }
 
 /*
@@ -301,7 +315,7 @@ static bool polls_error(int fd)
 	if (!handle)
 		return false;
 	uf = handle_object(handle);
-	error = uf && (!uf->ops->enabled(uf) || !(flags_of(fd) & O_NONBLOCK));
+	error = uf && (!uf->ops->enabled(uf) || handle_blocks(handle));
 	descriptors_put(handle);
 	return error;
 }
@@ -342,6 +356,58 @@ static int without_writing(struct pollfd *fds, nfds_t count, int ready)
 	return ready;
 }
 
+static int64_t nanoseconds(const struct timespec *t)
+{
+	return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
+/*
+ * poll(2) of one descriptor of ours, the usual loop of a monitor: it looks at the messages themselves, and sleeps where the thread that faults
+ * can wake it without the bell. timeout NULL: no limit. As the kernel's answer.
+ */
+static int poll_object(const struct uf *uf, struct pollfd *fd, const struct timespec *timeout)
+{
+	struct timespec now, left;
+	int64_t end = 0;
+	int err = 0;
+
+	if (timeout) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		end = nanoseconds(&now) + nanoseconds(timeout);
+		left = *timeout;
+	}
+	fd->revents = 0;
+	while (uf->ops->take(uf, NULL, 0)) {
+		if (timeout && nanoseconds(&left) <= 0)
+			return 0;
+		err = sleep_cancellably(uf, timeout ? &left : NULL, false);
+		if (err == -EINTR)
+			return err;
+		if (!timeout)
+			continue;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		end = end < nanoseconds(&now) ? nanoseconds(&now) : end;
+		left.tv_sec = (end - nanoseconds(&now)) / 1000000000;
+		left.tv_nsec = (end - nanoseconds(&now)) % 1000000000;
+	}
+	fd->revents = fd->events & (POLLIN | POLLRDNORM);
+	return 1;
+}
+
+/* False: it is not one descriptor of ours alone that is waited for to be read. */
+static bool poll_alone(struct pollfd *fds, nfds_t count, const struct timespec *timeout, int *result)
+{
+	struct handle *handle = count == 1 && (fds->events & (POLLIN | POLLRDNORM)) ? descriptors_get(fds->fd, false)
+	                                                                            : NULL;
+	bool ours = handle && handle_object(handle);
+
+	if (ours)
+		*result = poll_object(handle_object(handle), fds, timeout);
+	if (handle)
+		descriptors_put(handle);
+	return ours;
+}
+
 WRAP(int, ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask))
 {
 	sigset_t room;
@@ -358,12 +424,16 @@ WRAP(int, ppoll, (struct pollfd * fds, nfds_t count, const struct timespec *time
 
 WRAP(int, poll, (struct pollfd * fds, nfds_t count, int timeout))
 {
+	const struct timespec limit = {.tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000};
+
 	user_layout_present((uintptr_t)fds, count * sizeof(*fds), true);
 	if (descriptors_any()) {
 		int errors = poll_errors(fds, count);
 
 		if (errors)
 			return errors;
+		if (poll_alone(fds, count, timeout < 0 ? NULL : &limit, &errors))
+			return (int)as_libc(errors);
 	}
 	return without_writing(fds, count, NEXT(poll)(fds, count, timeout));
 }
@@ -476,18 +546,36 @@ WRAP(int, dup3, (int from, int to, int flags))
 	return duplicated(from, NEXT(dup3)(from, to, flags));
 }
 
-#define FCNTL_WRAPPER(name)                                                                                \
-	WRAP(int, name, (int fd, int command, ...))                                                        \
-	{                                                                                                  \
-		va_list args;                                                                              \
-		void *arg;                                                                                 \
-		int result;                                                                                \
-                                                                                                           \
-		va_start(args, command);                                                                   \
-		arg = va_arg(args, void *);                                                                \
-		va_end(args);                                                                              \
-		result = NEXT(name)(fd, command, arg);                                                     \
-		return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? duplicated(fd, result) : result; \
+/* What a program may have changed by fcntl(2) or ioctl(2). */
+static void look_at_flags(int fd)
+{
+	struct handle *handle = descriptors_any() ? descriptors_get(fd, false) : NULL;
+
+	if (handle) {
+		handle_flags_changed(handle, fd);
+		descriptors_put(handle);
+	}
+}
+
+static int after_fcntl(int fd, int command, int result)
+{
+	if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+		return duplicated(fd, result);
+	if (command == F_SETFL)
+		look_at_flags(fd);
+	return result;
+}
+
+#define FCNTL_WRAPPER(name)                                                    \
+	WRAP(int, name, (int fd, int command, ...))                            \
+	{                                                                      \
+		va_list args;                                                  \
+		void *arg;                                                     \
+                                                                               \
+		va_start(args, command);                                       \
+		arg = va_arg(args, void *);                                    \
+		va_end(args);                                                  \
+		return after_fcntl(fd, command, NEXT(name)(fd, command, arg)); \
 	}
 
 FCNTL_WRAPPER(fcntl)

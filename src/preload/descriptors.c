@@ -18,6 +18,7 @@
 struct handle {
 	_Atomic uint32_t users; /* 0: free; CLAIMED: being made or closed */
 	struct uf *uf;
+	_Atomic bool blocks;
 	char name[SERVICE_NAME_LEN + 1]; /* what an object is known by; empty: /dev/userfaultfd */
 };
 
@@ -45,6 +46,19 @@ bool descriptors_any(void)
 struct uf *handle_object(const struct handle *handle)
 {
 	return handle->uf;
+}
+
+bool handle_blocks(const struct handle *handle)
+{
+	return atomic_load_explicit(&handle->blocks, memory_order_relaxed);
+}
+
+void handle_flags_changed(struct handle *handle, int fd)
+{
+	long flags = raw_syscall3(SYS_fcntl, fd, F_GETFL, 0);
+
+	if (flags >= 0)
+		atomic_store_explicit(&handle->blocks, !(flags & O_NONBLOCK), memory_order_relaxed);
 }
 
 static bool hold(struct handle *handle)
@@ -127,6 +141,7 @@ int descriptors_add(int fd, struct uf *uf)
 	if (!atomic_load(&owner))
 		atomic_store(&owner, raw_getpid());
 	handle->uf = uf;
+	handle_flags_changed(handle, fd);
 	handle->name[0] = 0;
 	if (uf)
 		user_service_name_of(fd, handle->name);

@@ -33,6 +33,10 @@ void descriptors_put(struct handle *handle);
 
 struct uf *handle_object(const struct handle *handle); /* NULL: it is /dev/userfaultfd itself */
 
+/* Whether reads wait. Learnt when the handle is made, and from handle_flags_changed(): another process may change it unseen. */
+bool handle_blocks(const struct handle *handle);
+void handle_flags_changed(struct handle *handle, int fd);
+
 /* A new object, or (NULL) a descriptor that stands for /dev/userfaultfd. 0, or -errno and the object still is the caller's. */
 int descriptors_add(int fd, struct uf *uf);
 

@@ -45,12 +45,15 @@ struct uf_engine_ops {
 
 	/*
 	 * For whoever stands between a program and its descriptors (src/preload/); of engines whose descriptors are not the kernel's.
-	 * enabled: whether UFFDIO_API has been. take: what can be read now, or -EAGAIN, whatever the descriptor's flags say. renumber:
+	 * enabled: whether UFFDIO_API has been. take: what can be read now, or -EAGAIN, whatever the descriptor's flags say; with no room
+	 * for any, 0 if there is something. wait, leave: as user_pending_sleep() and user_pending_leave(), after which to look. renumber:
 	 * the descriptor has this number from now on; -1: none here, and close() closes none. forget: instead of close(), in the
 	 * child of a fork, which has the parent's object as the fork has left it.
 	 */
 	bool (*enabled)(const struct uf *uf);
 	ssize_t (*take)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
+	int (*wait)(const struct uf *uf, const struct timespec *timeout, bool restart); /* user_pending_sleep() */
+	void (*leave)(const struct uf *uf);
 	void (*renumber)(struct uf *uf, int fd);
 	void (*forget)(struct uf *uf);
 };

@@ -159,25 +159,15 @@ static int user_ioctl(const struct uf *uf, unsigned long request, void *arg)
 ssize_t user_read_messages(struct user_pending *pending, uint64_t features, bool blocking, struct uffd_msg *msgs,
                            size_t count)
 {
-	for (;;) {
-		ssize_t taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS);
-		struct pollfd bell = {.fd = pending->bell, .events = POLLIN};
-		long ready;
+	ssize_t taken;
+	int err = 0;
 
-		if (taken < 0)
-			return taken;
-		if (taken) {
-			for (ssize_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
-				if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
-					msgs[i].arg.pagefault.feat.ptid = 0;
-			return taken;
-		}
-		if (!blocking)
-			return -EAGAIN;
-		ready = raw_syscall6(SYS_ppoll, (long)&bell, 1, 0, 0, 0, 0);
-		if (ready < 0)
-			return ready;
-	}
+	while (!(taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS)) && !err)
+		err = blocking ? user_pending_sleep(pending, NULL, true) : -EAGAIN;
+	for (ssize_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
+		if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
+			msgs[i].arg.pagefault.feat.ptid = 0;
+	return taken ? taken : err;
 }
 
 static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t count)
@@ -250,7 +240,23 @@ static ssize_t user_take(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 
 	if (!(features & USER_ENABLED))
 		return -EINVAL;
+	if (!count)
+		return user_pending_unread(&object->pending) ? 0 : -EAGAIN;
 	return user_read_messages(&object->pending, features, false, msgs, count);
+}
+
+static int user_wait(const struct uf *uf, const struct timespec *timeout, bool restart)
+{
+	struct user_object *object = uf->state;
+
+	return user_pending_sleep(&object->pending, timeout, restart);
+}
+
+static void user_leave(const struct uf *uf)
+{
+	struct user_object *object = uf->state;
+
+	user_pending_leave(&object->pending);
 }
 
 static void user_renumber(struct uf *uf, int fd)
@@ -276,6 +282,8 @@ const struct uf_engine_ops uf_engine_user = {
 	.scan = user_pagemap_scan,
 	.enabled = user_enabled,
 	.take = user_take,
+	.wait = user_wait,
+	.leave = user_leave,
 	.renumber = user_renumber,
 	.forget = user_forget,
 };

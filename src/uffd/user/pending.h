@@ -23,6 +23,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <time.h>
 
 #include <userfault/uffd.h>
 
@@ -87,6 +88,14 @@ void user_pending_end(struct user_pending *pending);
 void user_pending_renew(struct user_pending *pending);
 
 bool user_pending_unread(const struct user_pending *pending);
+
+/*
+ * Sleeps until something may be unread, or for `timeout` (NULL: no limit). 0: look; -ETIMEDOUT; -EINTR: a signal handler has run. With
+ * `restart` (and no timeout) handlers that asked for it let the sleep go on, as read(2) does; without, none does, as with poll(2).
+ * A thread that is ended in it, or after it and before it has looked, must be followed by user_pending_leave().
+ */
+int user_pending_sleep(struct user_pending *pending, const struct timespec *timeout, bool restart);
+void user_pending_leave(struct user_pending *pending);
 
 /* Whether an unread UFFD_EVENT_FORK carries this number: what a reader may ask the owner for. */
 bool user_pending_has_child(const struct user_pending *pending, uint32_t number);

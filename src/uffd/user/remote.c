@@ -271,7 +271,29 @@ static ssize_t remote_take(const struct uf *uf, struct uffd_msg *msgs, size_t co
 
 	if (!remote->pending.shared)
 		return -EAGAIN;
+	if (!count)
+		return user_pending_unread(&remote->pending) ? 0 : -EAGAIN;
 	return user_read_messages(&remote->pending, remote->features, false, msgs, count);
+}
+
+static int remote_wait(const struct uf *uf, const struct timespec *timeout, bool restart)
+{
+	struct remote *remote = uf->state;
+	long err;
+
+	if (remote->pending.shared)
+		return user_pending_sleep(&remote->pending, timeout, restart);
+	/* Of a process that is gone nothing comes. */
+	err = raw_syscall6(SYS_ppoll, 0, 0, (long)timeout, 0, 0, 0);
+	return err ? (int)err : -ETIMEDOUT;
+}
+
+static void remote_leave(const struct uf *uf)
+{
+	struct remote *remote = uf->state;
+
+	if (remote->pending.shared)
+		user_pending_leave(&remote->pending);
 }
 
 static void remote_renumber(struct uf *uf, int fd)
@@ -298,6 +320,8 @@ const struct uf_engine_ops uf_engine_remote = {
 	.close = remote_close,
 	.enabled = remote_enabled,
 	.take = remote_take,
+	.wait = remote_wait,
+	.leave = remote_leave,
 	.renumber = remote_renumber,
 	.forget = remote_forget,
 };

@@ -186,8 +186,11 @@ static void *run(void *arg)
 		if (service->fds[0].revents && !on_rope(service) && (service->fds[0].revents & POLLHUP))
 			break;
 		for (size_t i = service->count; i-- > 0;)
-			if (service->fds[1 + i].revents && !serve(service, &service->clients[i]))
+			if (service->fds[1 + i].revents && !serve(service, &service->clients[i])) {
 				drop_client(service, i);
+				/* It may have been woken for what it never read. */
+				user_pending_leave(&service->object->pending);
+			}
 	}
 	/* Nobody has the descriptor any more. */
 	while (service->count)
