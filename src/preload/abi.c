@@ -534,6 +534,8 @@ static void make_way(int from, int to)
 
 WRAP(int, dup2, (int from, int to))
 {
+	if (user_own_is(to))
+		return (int)as_libc(-EBUSY);
 	make_way(from, to);
 	to = NEXT(dup2)(from, to);
 	return from == to ? to : duplicated(from, to);
@@ -541,6 +543,8 @@ WRAP(int, dup2, (int from, int to))
 
 WRAP(int, dup3, (int from, int to, int flags))
 {
+	if (user_own_is(to))
+		return (int)as_libc(-EBUSY);
 	if (!(flags & ~O_CLOEXEC))
 		make_way(from, to);
 	return duplicated(from, NEXT(dup3)(from, to, flags));
@@ -584,6 +588,9 @@ FCNTL_WRAPPER(fcntl64)
 WRAP(int, close, (int fd))
 {
 	pagemap_closed(fd);
+	/* The engine's own was never the program's. */
+	if (user_own_is(fd))
+		return (int)as_libc(-EBADF);
 	return descriptors_close(fd) ? 0 : NEXT(close)(fd);
 }
 

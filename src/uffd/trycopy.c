@@ -58,7 +58,7 @@ bool try_copy_failed(void *signal_context)
 #if defined(__x86_64__)
 	greg_t *at = &context->uc_mcontext.gregs[REG_RIP];
 #elif defined(__aarch64__)
-	__u64 *at = (__u64 *)&context->uc_mcontext.pc;
+	unsigned long long *at = &context->uc_mcontext.pc;
 #endif
 
 	if ((uintptr_t)*at < (uintptr_t)try_copy_begin || (uintptr_t)*at >= (uintptr_t)try_copy_end)

@@ -53,3 +53,6 @@ for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/uapi.h; d
 done
 
 "$(find "$dir" -path '*/bin/userfault')" --version
+
+# `run` finds the library that was installed with it, wherever that is.
+"$(find "$dir" -path '*/bin/userfault')" run --engine user true

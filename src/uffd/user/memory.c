@@ -19,6 +19,7 @@
 #include "base/rawsys.h"
 #include "uffd/user/advice.h"
 #include "uffd/user/memory.h"
+#include "uffd/user/own.h"
 
 /*
  * The descriptor of /proc/self/mem, plus one. It writes to the address space it was opened in, so a forked child must not
@@ -62,9 +63,10 @@ int user_memory_descriptor(void)
 	fd = raw_open("/proc/self/mem", O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return fd;
+	fd = user_own(fd);
 	if (atomic_compare_exchange_strong_explicit(slot, &known, fd + 1, memory_order_relaxed, memory_order_relaxed))
 		return fd;
-	raw_close(fd);
+	user_own_close(fd);
 	return known - 1;
 }
 

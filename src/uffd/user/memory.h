@@ -120,8 +120,8 @@ int user_memory_protect(const struct user_memory *memory, uint64_t start, size_t
 bool user_memory_private_works(void);
 
 /*
- * The descriptor of /proc/self/mem that is kept for this process, opened when first needed (-errno: it cannot be). Whoever
- * wraps close(2) and its kin must keep it from the program. A child of a fork gets its own, by itself.
+ * The descriptor of /proc/self/mem that is kept for this process (own.h), opened when first needed (-errno: it cannot be). A child of
+ * a fork gets its own, by itself.
  */
 int user_memory_descriptor(void);
 

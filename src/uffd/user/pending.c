@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/futex.h"
 #include "base/rawsys.h"
+#include "uffd/user/own.h"
 #include "uffd/user/pending.h"
 
 #define MAGIC 0x75664d31 /* "ufM1" */
@@ -189,12 +190,11 @@ int user_pending_create(struct user_pending *pending, int open_flags)
 		munmap(pending->shared, sizeof(*pending->shared));
 		return err;
 	}
-	fcntl(pair[1], F_SETFD, FD_CLOEXEC);
 	pending->shared->magic = MAGIC;
 	pending->shared->slot_size = sizeof(struct user_slot);
 	pending->bell = pair[0];
-	pending->rope = pair[1];
-	take_fd(&memfd);
+	pending->rope = user_own(pair[1]);
+	pending->memfd = user_own(take_fd(&memfd));
 	return 0;
 }
 
@@ -219,6 +219,7 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell)
 		munmap(view.shared, sizeof(*view.shared));
 		return -EINVAL;
 	}
+	view.memfd = user_own(memfd);
 	*pending = view;
 	return 0;
 }
@@ -226,9 +227,8 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell)
 void user_pending_dispose(struct user_pending *pending)
 {
 	munmap(pending->shared, sizeof(*pending->shared));
-	raw_close(pending->memfd);
-	if (pending->rope >= 0)
-		raw_close(pending->rope);
+	user_own_close(pending->memfd);
+	user_own_close(pending->rope);
 }
 
 /* Ends whatever the slot stands for. A reader may be moving it from UNREAD to READ at this moment. */

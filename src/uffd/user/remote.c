@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
 
@@ -106,10 +107,10 @@ static int shake_hands(struct remote *remote, int bell)
 			raw_close(passed[i]);
 		return err;
 	}
-	remote->rope = passed[1];
+	remote->rope = user_own(passed[1]);
 	remote->pending.open_child = open_child;
 	remote->features = attached.features;
-	remote->socket = take_fd(&mine);
+	remote->socket = user_own(take_fd(&mine));
 	return 0;
 }
 
@@ -247,10 +248,8 @@ static void remote_close(struct uf *uf)
 {
 	struct remote *remote = uf->state;
 
-	if (remote->socket >= 0)
-		raw_close(remote->socket);
-	if (remote->rope >= 0)
-		raw_close(remote->rope);
+	user_own_close(remote->socket);
+	user_own_close(remote->rope);
 	if (remote->staging)
 		munmap(remote->staging, STAGING_SIZE);
 	if (remote->pending.shared)

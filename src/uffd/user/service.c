@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
 
@@ -95,6 +96,7 @@ static void attach(struct service *service, int socket, int memfd)
 		raw_close(socket);
 		return;
 	}
+	socket = user_own(socket);
 	service->clients[service->count] = (struct client){.socket = socket, .staging = staging};
 	service->fds[1 + service->count] = (struct pollfd){.fd = socket, .events = POLLIN};
 	service->count++;
@@ -123,7 +125,7 @@ static bool on_rope(struct service *service)
 
 static void drop_client(struct service *service, size_t i)
 {
-	raw_close(service->clients[i].socket);
+	user_own_close(service->clients[i].socket);
 	munmap((void *)service->clients[i].staging, STAGING_SIZE);
 	service->count--;
 	service->clients[i] = service->clients[service->count];

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# run.sh BUILD - `userfault run`: programs of strangers get a userfaultfd that works, or a clear line why not.
+set -u
+userfault=$1/userfault refuse=$1/tests/integration/refuse-userfaultfd stranger=$1/tests/integration/stranger
+
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+failed=0
+
+expect() { # STATUS OUTPUT COMMAND...
+	local status=$1 expected=$2 got output
+	shift 2
+	output=$("$@" 2>&1)
+	got=$?
+	if [ "$got" -ne "$status" ] || [[ "$output" != *"$expected"* ]]; then
+		printf 'failed: %s\nexpected %s: %s\ngot      %s: %s\n' "$*" "$status" "$expected" "$got" "$output" >&2
+		failed=1
+	fi
+}
+
+# Where it is refused, the user engine takes its place; the program sees no difference.
+expect 1 "userfaultfd(2)" "$refuse" -- "$stranger"
+expect 0 "all as documented" "$refuse" -- "$userfault" run -- "$stranger"
+expect 0 "all as documented" "$userfault" run --engine user "$stranger"
+expect 0 "all as documented" "$refuse" --errno ENOSYS -- "$userfault" run "$stranger"
+
+# Children have it too: a shell's, and one that is executed with an environment of its own.
+printf '#!/bin/sh\n"%s"\n' "$stranger" >"$dir/script"
+chmod +x "$dir/script"
+expect 0 "all as documented" "$refuse" -- "$userfault" run "$dir/script"
+expect 0 "all as documented" "$refuse" -- "$userfault" run "$stranger" exec
+expect 0 "all as documented" "$refuse" -- "$userfault" run env -i "$stranger"
+
+# It says what it does only when asked, and passes the status on.
+expect 0 "the user engine takes its place" "$refuse" -- "$userfault" run --verbose true
+[ -z "$("$refuse" -- "$userfault" run true 2>&1)" ] || { echo "failed: not silent" >&2; failed=1; }
+expect 7 "" "$refuse" -- "$userfault" run -- sh -c 'exit 7'
+expect 1 "the kernel's userfaultfd: Operation not permitted" "$refuse" -- "$userfault" run --engine kernel true
+
+# Where the kernel's works nothing stands before it.
+if "$userfault" run --engine kernel true 2>/dev/null; then
+	expect 0 "nothing stands before it" "$userfault" run --verbose true
+	expect 1 "" "$userfault" run printenv LD_PRELOAD
+fi
+
+# What cannot be served is said.
+printf 'int main(void) { return 0; }\n' >"$dir/static.c"
+cc -static -o "$dir/static" "$dir/static.c"
+expect 126 "statically linked" "$userfault" run --engine user "$dir/static"
+expect 127 "no such program" "$userfault" run --engine user "$dir/nothing"
+expect 126 "" "$userfault" run --engine user "$dir"
+if [ "$(id -u)" -eq 0 ]; then
+	cp /bin/true "$dir/setuid"
+	chown nobody "$dir/setuid"
+	chmod 4755 "$dir/setuid"
+	expect 126 "setuid" "$userfault" run --engine user "$dir/setuid"
+fi
+expect 2 "no program" "$userfault" run
+expect 2 "unknown engine 'other'" "$userfault" run --engine other true
+expect 2 "needs a value" "$userfault" run --engine
+expect 2 "unknown option '--fast'" "$userfault" run --fast true
+
+# A program that others wrote, which verifies what it reads.
+expect 0 "successful run completed" "$refuse" -- "$userfault" run --engine user -- \
+	stress-ng --userfaultfd 2 --userfaultfd-ops 20000 --verify
+
+[ "$failed" -eq 0 ]
