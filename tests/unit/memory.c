@@ -117,6 +117,27 @@ static void *content(const struct user_memory *memory, int byte)
 	return memset(p, byte, memory->page_size);
 }
 
+/* A whole delivery: hidden pages get content and are shown. */
+static int fill(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+{
+	int err = user_memory_open(memory, start, len);
+
+	if (err)
+		return err;
+	err = user_memory_write(memory, start, src, len);
+	if (!err)
+		return user_memory_publish(memory, start, len, writable);
+	user_memory_shut(memory, start, len);
+	return err;
+}
+
+static int zero(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
+{
+	if (memory->type == UF_MEMORY_ANON)
+		return user_memory_show(memory, start, len, writable);
+	return fill(memory, start, NULL, len, writable);
+}
+
 #define ROW_PAGES 7
 
 /* Each function on each state, of memory that the program may write. */
@@ -130,16 +151,16 @@ static void check_row(const struct user_memory *m)
 	CHECK_EQ(user_memory_hide(m, m->start, m->end), 0);
 	check_hidden(pointer(m, 0), m->end - m->start);
 
-	CHECK_EQ(user_memory_fill(m, at(m, 0), content(m, 0xa0), page, true), 0);
+	CHECK_EQ(fill(m, at(m, 0), content(m, 0xa0), page, true), 0);
 	check_holds(pointer(m, 0), page, 0xa0);
 	CHECK_EQ(touch(pointer(m, 0)), 0);
-	CHECK_EQ(user_memory_fill(m, at(m, 1), content(m, 0xa1), page, false), 0);
+	CHECK_EQ(fill(m, at(m, 1), content(m, 0xa1), page, false), 0);
 	check_holds(pointer(m, 1), page, 0xa1);
 	CHECK_EQ(touch(pointer(m, 1)), -SIGSEGV);
-	CHECK_EQ(user_memory_zero(m, at(m, 2), page, true), 0);
+	CHECK_EQ(zero(m, at(m, 2), page, true), 0);
 	check_holds(pointer(m, 2), page, 0);
 	CHECK_EQ(touch(pointer(m, 2)), 0);
-	CHECK_EQ(user_memory_zero(m, at(m, 3), page, false), 0);
+	CHECK_EQ(zero(m, at(m, 3), page, false), 0);
 	check_holds(pointer(m, 3), page, 0);
 	CHECK_EQ(touch(pointer(m, 3)), -SIGSEGV);
 	CHECK_EQ(user_memory_show(m, at(m, 4), page, true), 0);
@@ -149,7 +170,7 @@ static void check_row(const struct user_memory *m)
 	check_holds(pointer(m, 5), page, m->shared ? 0x77 : 0);
 	CHECK_EQ(touch(pointer(m, 5)), -SIGSEGV);
 
-	CHECK_EQ(user_memory_fill(m, at(m, 6), unreadable, page, true), -EFAULT);
+	CHECK_EQ(fill(m, at(m, 6), unreadable, page, true), -EFAULT);
 	check_hidden(pointer(m, 6), page);
 
 	/* Write protection, taken away and given back; then hidden in every state at once. */
@@ -161,7 +182,7 @@ static void check_row(const struct user_memory *m)
 	CHECK_EQ(user_memory_hide(m, m->start, m->end), 0);
 	check_hidden(pointer(m, 0), m->end - m->start);
 	for (size_t i = 0; i < ROW_PAGES; i++) {
-		CHECK_EQ(user_memory_fill(m, at(m, i), content(m, (int)(0xb0 + i)), page, true), 0);
+		CHECK_EQ(fill(m, at(m, i), content(m, (int)(0xb0 + i)), page, true), 0);
 		check_holds(pointer(m, i), page, (int)(0xb0 + i));
 		CHECK_EQ(touch(pointer(m, i)), 0);
 		if (i + 1 < ROW_PAGES)
@@ -234,8 +255,8 @@ TEST(protection_of_the_program_is_kept, "Pages appear with the protection that t
 		CHECK_EQ(m.prot, PROT_READ);
 		CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
 		check_hidden(memory.at, memory.len);
-		CHECK_EQ(user_memory_fill(&m, at(&m, 0), content(&m, 5), page_size, true), 0);
-		CHECK_EQ(user_memory_zero(&m, at(&m, 1), page_size, false), 0);
+		CHECK_EQ(fill(&m, at(&m, 0), content(&m, 5), page_size, true), 0);
+		CHECK_EQ(zero(&m, at(&m, 1), page_size, false), 0);
 		check_holds(pointer(&m, 0), page_size, 5);
 		check_holds(pointer(&m, 1), page_size, 0);
 		CHECK_EQ(touch(pointer(&m, 0)), -SIGSEGV);
@@ -247,7 +268,7 @@ TEST(protection_of_the_program_is_kept, "Pages appear with the protection that t
 		user_memory_dispose(&m);
 		m = inspect(memory.at, memory.len, i % 2);
 		CHECK_EQ(m.prot, PROT_NONE);
-		CHECK_EQ(user_memory_fill(&m, at(&m, 2), content(&m, 6), page_size, true), 0);
+		CHECK_EQ(fill(&m, at(&m, 2), content(&m, 6), page_size, true), 0);
 		CHECK_EQ(look(pointer(&m, 2)), -SIGSEGV);
 		CHECK_EQ(mprotect(pointer(&m, 2), page_size, PROT_READ), 0);
 		check_holds(pointer(&m, 2), page_size, 6);
@@ -294,7 +315,7 @@ static void fill_generation(const struct user_memory *m, uint64_t generation, bo
 
 	for (size_t i = 0; i < page_size / sizeof(words[0]); i++)
 		words[i] = generation;
-	CHECK_EQ(user_memory_fill(m, at(m, 1), words, page_size, writable), 0);
+	CHECK_EQ(fill(m, at(m, 1), words, page_size, writable), 0);
 }
 
 static void check_race(enum memory_source source, bool protect_only, bool zeros)
@@ -312,7 +333,7 @@ static void check_race(enum memory_source source, bool protect_only, bool zeros)
 	while (generation < 4000 || atomic_load(&race.reads) < 4000) {
 		CHECK_EQ(user_memory_hide(&m, at(&m, 1), at(&m, 2)), 0);
 		if (zeros) {
-			CHECK_EQ(user_memory_zero(&m, at(&m, 1), page_size, generation & 1), 0);
+			CHECK_EQ(zero(&m, at(&m, 1), page_size, generation & 1), 0);
 			CHECK_EQ(user_memory_hide(&m, at(&m, 1), at(&m, 2)), 0);
 		}
 		generation++;
@@ -365,7 +386,7 @@ TEST(guards_cost_no_mapping,
 		size_t before;
 
 		CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
-		CHECK_EQ(user_memory_fill(&m, m.start, page, page_size, true), 0);
+		CHECK_EQ(fill(&m, m.start, page, page_size, true), 0);
 		before = count_mappings();
 		for (size_t i = 0; i < 20000; i++) {
 			size_t n;
@@ -375,7 +396,7 @@ TEST(guards_cost_no_mapping,
 			if (look(pointer(&m, n)) == 9)
 				CHECK_EQ(user_memory_hide(&m, at(&m, n), at(&m, n + 1)), 0);
 			else
-				CHECK_EQ(user_memory_fill(&m, at(&m, n), page, page_size, true), 0);
+				CHECK_EQ(fill(&m, at(&m, n), page, page_size, true), 0);
 		}
 		CHECK_EQ(count_mappings(), before);
 		user_memory_dispose(&m);
@@ -405,14 +426,14 @@ TEST(no_mapping_left,
 
 	CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
 	for (size_t i = 0; i < 3; i++)
-		CHECK_EQ(user_memory_fill(&m, at(&m, i), new, page_size, true), 0);
+		CHECK_EQ(fill(&m, at(&m, i), new, page_size, true), 0);
 	for (last = 4; last < pages && !err; last += 2)
 		err = user_memory_show(&m, at(&m, last), page_size, true);
 	CHECK_EQ(err, -ENOMEM);
 	last -= 2;
-	CHECK_EQ(user_memory_fill(&m, at(&m, last), new, page_size, true), -ENOMEM);
-	CHECK_EQ(user_memory_fill(&m, at(&m, last), new, page_size, false), -ENOMEM);
-	CHECK_EQ(user_memory_zero(&m, at(&m, last), page_size, true), -ENOMEM);
+	CHECK_EQ(fill(&m, at(&m, last), new, page_size, true), -ENOMEM);
+	CHECK_EQ(fill(&m, at(&m, last), new, page_size, false), -ENOMEM);
+	CHECK_EQ(zero(&m, at(&m, last), page_size, true), -ENOMEM);
 	CHECK_EQ(look(pointer(&m, last)), -SIGSEGV);
 	CHECK_EQ(user_memory_hide(&m, at(&m, 1), at(&m, 2)), -ENOMEM);
 	for (size_t i = 0; i < 3; i++)
@@ -420,8 +441,8 @@ TEST(no_mapping_left,
 	CHECK_EQ(look(pointer(&m, 4)), 0);
 
 	/* A page shown between two others joins three mappings. */
-	CHECK_EQ(user_memory_fill(&m, at(&m, 3), new, page_size, true), 0);
-	CHECK_EQ(user_memory_fill(&m, at(&m, last), new, page_size, true), 0);
+	CHECK_EQ(fill(&m, at(&m, 3), new, page_size, true), 0);
+	CHECK_EQ(fill(&m, at(&m, last), new, page_size, true), 0);
 	CHECK_EQ(look(pointer(&m, last)), 7);
 }
 
@@ -583,7 +604,7 @@ static void check_present(enum memory_source source)
 	CHECK_EQ(present_bits(&m), 0x8);
 	CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
 	CHECK_EQ(present_bits(&m), m.shared ? 0x8 : 0);
-	CHECK_EQ(user_memory_fill(&m, at(&m, 2), content(&m, 1), m.page_size, true), 0);
+	CHECK_EQ(fill(&m, at(&m, 2), content(&m, 1), m.page_size, true), 0);
 	CHECK_EQ(present_bits(&m), m.shared ? 0xc : 0x4);
 	user_memory_dispose(&m);
 	munmap(memory.at, memory.len);
@@ -613,7 +634,7 @@ TEST(present_looks_below_private, "A page that only the file holds is there for 
 	CHECK_EQ(pwrite(memory.fd, "x", 1, (off_t)(2 * page_size)), 1);
 	CHECK_EQ(present_bits(&m), 0x4);
 	CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
-	CHECK_EQ(user_memory_zero(&m, at(&m, 2), page_size, true), 0);
+	CHECK_EQ(zero(&m, at(&m, 2), page_size, true), 0);
 	check_holds(pointer(&m, 2), page_size, 0);
 }
 
@@ -630,11 +651,11 @@ TEST(transparent_huge_pages_are_split, "Hiding a page in a transparent huge page
 	check_hidden(pointer(&m, middle), page_size);
 	check_holds(p, middle * page_size, 3);
 	check_holds(pointer(&m, middle + 1), len - (middle + 1) * page_size, 3);
-	CHECK_EQ(user_memory_fill(&m, at(&m, middle), content(&m, 4), page_size, true), 0);
+	CHECK_EQ(fill(&m, at(&m, middle), content(&m, 4), page_size, true), 0);
 	check_holds(pointer(&m, middle), page_size, 4);
 	CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
 	check_hidden(p, len);
-	CHECK_EQ(user_memory_fill(&m, at(&m, middle), content(&m, 5), page_size, true), 0);
+	CHECK_EQ(fill(&m, at(&m, middle), content(&m, 5), page_size, true), 0);
 	check_holds(pointer(&m, middle), page_size, 5);
 	check_hidden(pointer(&m, middle + 1), page_size);
 }
@@ -656,7 +677,7 @@ static void use_as_child(struct user_memory *m)
 {
 	check_hidden(pointer(m, 0), 2 * page_size);
 	check_holds(pointer(m, 2), page_size, 8);
-	CHECK_EQ(user_memory_fill(m, at(m, 0), content(m, 6), page_size, true), 0);
+	CHECK_EQ(fill(m, at(m, 0), content(m, 6), page_size, true), 0);
 	check_holds(pointer(m, 0), page_size, 6);
 	CHECK_EQ(user_memory_hide(m, at(m, 2), at(m, 3)), 0);
 	check_hidden(pointer(m, 1), 2 * page_size);
@@ -672,7 +693,7 @@ TEST(fork_inherits_what_is_hidden, "A child finds hidden what was hidden, and wh
 		struct user_memory m = inspect(memory.at, memory.len, i % 2);
 
 		CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
-		CHECK_EQ(user_memory_fill(&m, at(&m, 2), content(&m, 8), page_size, true), 0);
+		CHECK_EQ(fill(&m, at(&m, 2), content(&m, 8), page_size, true), 0);
 		in_child(use_as_child, &m);
 		check_hidden(memory.at, 2 * page_size);
 		check_holds(pointer(&m, 2), page_size, 8);
@@ -719,9 +740,9 @@ TEST(shared_memory_without_proc_mem, "Where /proc/self/mem is refused, private m
 	CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
 	refuse(SYS_pwrite64, 0, EPERM);
 	CHECK(!user_memory_private_works());
-	CHECK_EQ(user_memory_fill(&m, m.start, content(&m, 1), page_size, true), -EIO);
+	CHECK_EQ(fill(&m, m.start, content(&m, 1), page_size, true), -EIO);
 	check_hidden(memory.at, memory.len);
-	CHECK_EQ(user_memory_zero(&m, m.start, page_size, true), 0);
+	CHECK_EQ(zero(&m, m.start, page_size, true), 0);
 	check_holds(memory.at, page_size, 0);
 	check_rows(MEMORY_MEMFD);
 }
@@ -749,8 +770,8 @@ TEST(page_behind_end_of_file, "A page behind the end of its file cannot be fille
 
 		CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
 		CHECK_EQ(ftruncate(memory.fd, (off_t)page_size), 0);
-		CHECK_EQ(user_memory_fill(&m, at(&m, 1), content(&m, 1), page_size, true), -EFAULT);
-		CHECK_EQ(user_memory_fill(&m, at(&m, 0), content(&m, 1), page_size, true), 0);
+		CHECK_EQ(fill(&m, at(&m, 1), content(&m, 1), page_size, true), -EFAULT);
+		CHECK_EQ(fill(&m, at(&m, 0), content(&m, 1), page_size, true), 0);
 		check_holds(pointer(&m, 0), page_size, 1);
 	}
 }
@@ -766,14 +787,14 @@ TEST(failed_run_stays_hidden,
 		struct user_memory m = inspect(memory.at, memory.len, i & 1);
 
 		CHECK_EQ(user_memory_hide(&m, m.start, m.end), 0);
-		CHECK_EQ(user_memory_fill(&m, m.start, src, 4 * page_size, true), -EFAULT);
+		CHECK_EQ(fill(&m, m.start, src, 4 * page_size, true), -EFAULT);
 		check_hidden(memory.at, memory.len);
 		if (!m.shared) {
 			CHECK_EQ(user_memory_show(&m, at(&m, 1), page_size, true), 0);
 			check_holds(pointer(&m, 1), page_size, 0);
 			CHECK_EQ(user_memory_hide(&m, at(&m, 1), at(&m, 2)), 0);
 		}
-		CHECK_EQ(user_memory_fill(&m, m.start, src, 2 * page_size, false), 0);
+		CHECK_EQ(fill(&m, m.start, src, 2 * page_size, false), 0);
 		for (size_t n = 0; n < 2; n++)
 			check_holds(pointer(&m, n), page_size, pattern(n));
 		CHECK_EQ(user_memory_show(&m, at(&m, 2), page_size, true), 0);

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "uffd/user/deliver.h"
+#include "uffd/user/window.h"
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -30,6 +31,46 @@ static bool is_present(const struct user_range *range, uint64_t page, uint8_t st
 }
 
 /*
+ * What is shown has its new state before (space.h), and the old one again where that failed. All pages are alike.
+ */
+
+static void change_states(struct user_range *range, uint64_t start, size_t len, uint8_t state)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	set_states(range, start, len, state);
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static int show_run(struct user_range *range, uint64_t start, size_t len, bool protect)
+{
+	uint8_t before = *user_page_state(range, start);
+	int err;
+
+	change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
+	err = user_memory_show(&range->memory, start, len, !protect);
+	if (err)
+		change_states(range, start, len, before);
+	return err;
+}
+
+static int show(struct user_range *range, uint64_t page, bool protect)
+{
+	user_window_close(page, page + range->memory.page_size);
+	return show_run(range, page, range->memory.page_size, protect);
+}
+
+static int unprotect(struct user_range *range, uint64_t start, size_t len)
+{
+	int err;
+
+	change_states(range, start, len, 0);
+	err = user_memory_protect(&range->memory, start, len, true);
+	if (err)
+		change_states(range, start, len, USER_PAGE_PROTECTED);
+	return err;
+}
+
+/*
  * Touches.
  */
 
@@ -46,8 +87,7 @@ static enum user_verdict judge_hidden(struct user_range *range, uint64_t page, u
 		return USER_FAULT;
 	}
 	/* Not a fault to anybody: as the kernel would, give it what it would hold. */
-	if (!user_memory_show(&range->memory, page, range->memory.page_size, !(*state & USER_PAGE_PROTECTED)))
-		*state &= (uint8_t)~USER_PAGE_HIDDEN;
+	show(range, page, *state & USER_PAGE_PROTECTED);
 	return USER_RETRY;
 }
 
@@ -69,8 +109,7 @@ enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bo
 		*flags = UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP;
 		return USER_FAULT;
 	}
-	if (!user_memory_protect(&range->memory, page, range->memory.page_size, true))
-		*state &= (uint8_t)~USER_PAGE_PROTECTED;
+	unprotect(range, page, range->memory.page_size);
 	return USER_RETRY;
 }
 
@@ -107,13 +146,12 @@ static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, 
 		if ((*state & USER_PAGE_HIDDEN && *state & marks) || is_present(range, page, *state))
 			failed = -EEXIST;
 		else if (!(*state & USER_PAGE_HIDDEN))
-			failed = user_memory_hide(&range->memory, page, page + page_size);
+			failed = user_space_hide(range, page, page + page_size);
 		if (failed) {
 			if (page == start)
 				*err = failed;
 			break;
 		}
-		*state |= USER_PAGE_HIDDEN;
 	}
 	return page - start;
 }
@@ -121,18 +159,38 @@ static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, 
 /* The largest part that is delivered by one step: bounds the time that the lock is held for. */
 #define STEP ((size_t)1 << 20)
 
+/* Fills hidden pages, with zeros if src is NULL. */
+static int fill(struct user_range *range, uint64_t start, const char *src, size_t len, bool protect)
+{
+	const struct user_memory *memory = &range->memory;
+	int err = user_window_take(range, start, len) ? 0 : user_memory_open(memory, start, len);
+
+	if (err)
+		return err;
+	err = user_memory_write(memory, start, src, len);
+	if (err) {
+		user_memory_shut(memory, start, len);
+		return err;
+	}
+	change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
+	err = user_memory_publish(memory, start, len, !protect);
+	if (err)
+		change_states(range, start, len, USER_PAGE_HIDDEN);
+	return err;
+}
+
 /* Fills a run, or as many of its pages as the source has. */
 static size_t fill_run(struct user_range *range, uint64_t start, const char *src, size_t len, bool protect, int *err)
 {
 	size_t page_size = range->memory.page_size, done = 0;
 
-	*err = user_memory_fill(&range->memory, start, src, len, !protect);
+	*err = src ? fill(range, start, src, len, protect) : -EFAULT;
 	if (!*err)
 		return len;
 	if (*err != -EFAULT || len == page_size)
 		return 0;
 	while (done < len) {
-		*err = user_memory_fill(&range->memory, start + done, src + done, page_size, !protect);
+		*err = fill(range, start + done, src + done, page_size, protect);
 		if (*err)
 			break;
 		done += page_size;
@@ -152,11 +210,18 @@ size_t user_deliver_copy(uint64_t start, const void *src, size_t len, bool prote
 
 		if (*err)
 			break;
-		step = fill_run(range, start + done, (const char *)src + done, step, protect, err);
-		set_states(range, start + done, step, protect ? USER_PAGE_PROTECTED : 0);
-		done += step;
+		done += fill_run(range, start + done, (const char *)src + done, step, protect, err);
 	}
 	return done;
+}
+
+static int zero(struct user_range *range, uint64_t start, size_t len)
+{
+	/* Fresh memory is zeros: a guard that hides it need only be lifted, which a page of a window has behind it. */
+	if (range->memory.type != UF_MEMORY_ANON)
+		return fill(range, start, NULL, len, false);
+	user_window_close(start, start + len);
+	return show_run(range, start, len, false);
 }
 
 size_t user_deliver_zeropage(uint64_t start, size_t len, int *err)
@@ -176,10 +241,9 @@ size_t user_deliver_zeropage(uint64_t start, size_t len, int *err)
 
 		if (*err)
 			break;
-		*err = user_memory_zero(&range->memory, start + done, step, true);
+		*err = zero(range, start + done, step);
 		if (*err)
 			break;
-		set_states(range, start + done, step, 0);
 		done += step;
 	}
 	return done;
@@ -201,10 +265,9 @@ size_t user_deliver_continue(uint64_t start, size_t len, bool protect, int *err)
 		else if (!is_present(range, start + done, *state))
 			*err = -EFAULT;
 		else
-			*err = user_memory_show(&range->memory, start + done, page_size, !protect);
+			*err = show(range, start + done, protect);
 		if (*err)
 			break;
-		*state = protect ? USER_PAGE_PROTECTED : 0;
 		done += page_size;
 	}
 	return done;
@@ -255,10 +318,13 @@ static uint64_t alike_until(struct user_range *range, uint64_t page, uint64_t en
 
 static int protect_run(struct user_range *range, uint64_t start, uint64_t end, bool protect)
 {
+	bool shown = !(*user_page_state(range, start) & USER_PAGE_HIDDEN);
 	int err = 0;
 
-	if (!(*user_page_state(range, start) & USER_PAGE_HIDDEN))
-		err = user_memory_protect(&range->memory, start, end - start, !protect);
+	if (shown && !protect)
+		return unprotect(range, start, end - start);
+	if (shown)
+		err = user_memory_protect(&range->memory, start, end - start, false);
 	for (uint64_t page = start; !err && page < end; page += range->memory.page_size) {
 		uint8_t *state = user_page_state(range, page);
 

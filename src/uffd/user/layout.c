@@ -256,16 +256,17 @@ static int empty_private(struct user_range *range)
 {
 	const struct user_memory *memory = &range->memory;
 	bool missing = range->mode & UFFDIO_REGISTER_MODE_MISSING;
-	int err = user_memory_hide(memory, memory->start, memory->end);
+	int err = user_space_hide(range, memory->start, memory->end);
 
 	if (err)
 		return err;
 	set_all(range, USER_PAGE_HIDDEN);
 	if (missing)
 		return 0;
+	set_all(range, 0);
 	err = user_memory_show(memory, memory->start, memory->end - memory->start, true);
-	if (!err)
-		set_all(range, 0);
+	if (err)
+		set_all(range, USER_PAGE_HIDDEN);
 	return err;
 }
 
@@ -280,9 +281,7 @@ static int empty_shared(struct user_range *range)
 
 		if (!(range->mode & UFFDIO_REGISTER_MODE_MINOR) || (*state & USER_PAGE_HIDDEN))
 			continue;
-		err = user_memory_hide(memory, page, page + memory->page_size);
-		if (!err)
-			*state |= USER_PAGE_HIDDEN;
+		err = user_space_hide(range, page, page + memory->page_size);
 	}
 	return err;
 }
@@ -297,16 +296,11 @@ static int punch(struct user_range *range)
 
 	if (!memory->shared)
 		return raw_madvise(memory->start, len, MADV_REMOVE);
-	err = hides ? user_memory_hide(memory, memory->start, memory->end) : 0;
+	err = hides ? user_space_hide(range, memory->start, memory->end) : 0;
 	if (!err)
 		err = raw_madvise(memory->start, len, MADV_REMOVE);
 	if (!err && hides)
-		err = user_memory_hide(memory, memory->start, memory->end);
-	for (uint64_t page = memory->start; !err && page < memory->end; page += memory->page_size) {
-		uint8_t *state = user_page_state(range, page);
-
-		*state = (uint8_t)(hides ? *state | USER_PAGE_HIDDEN : *state);
-	}
+		err = user_space_hide(range, memory->start, memory->end);
 	return err;
 }
 

@@ -166,12 +166,6 @@ static int write_zeros(const struct user_memory *memory, uint64_t start, size_t 
 	return 0;
 }
 
-/* src NULL: zeros. */
-static int write_content(const struct user_memory *memory, uint64_t start, const void *src, size_t len)
-{
-	return src ? write_pages(memory, start, src, len) : write_zeros(memory, start, len);
-}
-
 /* PROT_WRITE alone lets the program read as well on the processors we know. */
 static int protection(const struct user_memory *memory, bool writable)
 {
@@ -239,64 +233,49 @@ int user_memory_show(const struct user_memory *memory, uint64_t start, size_t le
 	return err;
 }
 
-/* The alias is complete before the page is shown, and it is all that a shared page needs. */
-static int place_shared(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
-{
-	int err = write_content(memory, start, src, len);
-
-	return err ? err : user_memory_show(memory, start, len, writable);
-}
-
 /* /proc/self/mem does not reach through a guard, so inaccessible memory takes its place while the content goes in. */
-static int place_behind_guard(const struct user_memory *memory, uint64_t start, const void *src, size_t len,
-                              bool writable)
+int user_memory_open(const struct user_memory *memory, uint64_t start, size_t len)
 {
-	int err = raw_mprotect(start, len, PROT_NONE);
+	int err;
 
+	if (memory->shared || memory->trap == USER_TRAP_PROTECT)
+		return 0;
+	err = raw_mprotect(start, len, PROT_NONE);
 	if (err) {
 		raw_mprotect(start, len, memory->prot);
 		return err;
 	}
 	err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
-	if (!err)
-		err = write_content(memory, start, src, len);
-	if (!err)
-		err = raw_mprotect(start, len, protection(memory, writable));
-	if (err && !raw_madvise(start, len, ADVICE_GUARD_INSTALL))
-		raw_mprotect(start, len, memory->prot);
-	return err;
-}
-
-static int place_protected(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
-{
-	int err = write_content(memory, start, src, len);
-
-	if (!err)
-		err = raw_mprotect(start, len, protection(memory, writable));
 	if (err)
-		drop_private(start, len);
+		user_memory_shut(memory, start, len);
 	return err;
 }
 
-static int place(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+void user_memory_shut(const struct user_memory *memory, uint64_t start, size_t len)
 {
 	if (memory->shared)
-		return place_shared(memory, start, src, len, writable);
-	if (memory->trap == USER_TRAP_GUARD)
-		return place_behind_guard(memory, start, src, len, writable);
-	return place_protected(memory, start, src, len, writable);
+		return;
+	if (memory->trap == USER_TRAP_PROTECT)
+		drop_private(start, len);
+	else if (!raw_madvise(start, len, ADVICE_GUARD_INSTALL))
+		raw_mprotect(start, len, memory->prot);
 }
 
-int user_memory_fill(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+int user_memory_write(const struct user_memory *memory, uint64_t start, const void *src, size_t len)
 {
-	return src ? place(memory, start, src, len, writable) : -EFAULT;
+	return src ? write_pages(memory, start, src, len) : write_zeros(memory, start, len);
 }
 
-int user_memory_zero(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
+int user_memory_publish(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
 {
-	if (memory->type == UF_MEMORY_ANON)
+	int err;
+
+	if (memory->shared)
 		return user_memory_show(memory, start, len, writable);
-	return place(memory, start, NULL, len, writable);
+	err = raw_mprotect(start, len, protection(memory, writable));
+	if (err)
+		user_memory_shut(memory, start, len);
+	return err;
 }
 
 int user_memory_protect(const struct user_memory *memory, uint64_t start, size_t len, bool writable)

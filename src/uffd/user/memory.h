@@ -100,18 +100,25 @@ int user_memory_hide(const struct user_memory *memory, uint64_t start, uint64_t 
 int user_memory_arm(const struct user_memory *memory, uint64_t start, uint64_t end, uint8_t *present);
 
 /*
- * From hidden to shown, atomically. writable: false leaves the pages write-protected.
- *
- * user_memory_fill: with a copy of `len` bytes at src; src is memory of this process that is readable now (-EFAULT otherwise,
- * and the pages stay hidden). user_memory_zero: with zeros (private and shared). user_memory_show: with what the file holds
- * (shared), or ordinary fresh memory (private).
- * 0, or -errno with the pages still hidden: -ENOMEM when no mapping is left (vm.max_map_count; a page of private memory needs
- * two for a moment even with guards), -EIO when /proc/self/mem is refused or private memory is exhausted, -EFAULT also for a
- * shared page behind the end of its file.
+ * From hidden to shown, atomically, with what the file holds (shared), or as ordinary fresh memory (private). writable: false
+ * leaves the pages write-protected. 0, or -errno with the pages still hidden: -ENOMEM when no mapping is left.
  */
-int user_memory_fill(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable);
-int user_memory_zero(const struct user_memory *memory, uint64_t start, size_t len, bool writable);
 int user_memory_show(const struct user_memory *memory, uint64_t start, size_t len, bool writable);
+
+/*
+ * From hidden to shown with new content, in three steps; nobody sees the pages before the last one.
+ *
+ * user_memory_open: makes hidden pages ready for content. user_memory_write: puts in a copy of `len` bytes at src, memory of this
+ * process that is readable now (-EFAULT otherwise), or zeros (NULL). user_memory_publish: shows them; what was opened and not written is
+ * fresh memory. user_memory_shut: open pages are hidden as before, and empty.
+ * 0, or -errno: -ENOMEM when no mapping is left (vm.max_map_count; a page of private memory needs two for a moment even with
+ * guards), -EIO when /proc/self/mem is refused or private memory is exhausted, -EFAULT also for a shared page behind the end of
+ * its file. After a failure of open or publish the pages are hidden and not open; after one of write they are open still.
+ */
+int user_memory_open(const struct user_memory *memory, uint64_t start, size_t len);
+int user_memory_write(const struct user_memory *memory, uint64_t start, const void *src, size_t len);
+int user_memory_publish(const struct user_memory *memory, uint64_t start, size_t len, bool writable);
+void user_memory_shut(const struct user_memory *memory, uint64_t start, size_t len);
 
 /* Shown pages: takes write access away, or gives it back (as far as prot allows). */
 int user_memory_protect(const struct user_memory *memory, uint64_t start, size_t len, bool writable);

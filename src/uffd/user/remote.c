@@ -52,6 +52,8 @@ static int wait_for_answer(int socket)
 	return ready > 0 ? 0 : -ETIMEDOUT;
 }
 
+static void start_anew(struct remote *remote, int bell);
+
 /* The owner hands out the descriptor of its child. */
 static int open_child(struct user_pending *pending, uint32_t number)
 {
@@ -62,7 +64,8 @@ static int open_child(struct user_pending *pending, uint32_t number)
 	int child = -1, err = -ESRCH;
 	size_t count = 1;
 
-	lock_take(&remote->lock);
+	if (lock_take(&remote->lock))
+		start_anew(remote, pending->bell);
 	if (send(remote->socket, &request, sizeof(request), MSG_NOSIGNAL) == (ssize_t)sizeof(request) &&
 	    user_receive(remote->socket, &answer, sizeof(answer), &child, &count) == (ssize_t)sizeof(answer))
 		err = answer.err ? answer.err : count ? child : -EPROTO;
@@ -211,6 +214,29 @@ static int copy_by_parts(struct remote *remote, struct uffdio_copy *copy)
 	return err && done ? -EAGAIN : err;
 }
 
+/* A holder of the lock was killed, perhaps between a request and its answer: what comes from that socket now is anybody's. */
+static void start_anew(struct remote *remote, int bell)
+{
+	struct remote fresh = {.socket = -1, .rope = -1};
+
+	if (remote->socket < 0)
+		return;
+	user_own_close(remote->socket);
+	munmap(remote->staging, STAGING_SIZE);
+	remote->socket = -1;
+	remote->staging = NULL;
+	if (shake_hands(&fresh, bell)) {
+		if (fresh.staging)
+			munmap(fresh.staging, STAGING_SIZE);
+		return;
+	}
+	/* The view of what is pending is in use without the lock, and as good as the new one. */
+	user_pending_dispose(&fresh.pending);
+	user_own_close(fresh.rope);
+	remote->socket = fresh.socket;
+	remote->staging = fresh.staging;
+}
+
 static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 {
 	struct remote *remote = uf->state;
@@ -222,7 +248,8 @@ static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 	if (_IOC_SIZE(request) > sizeof(((struct service_request *)0)->arg))
 		return -EINVAL;
 	before = block_signals();
-	lock_take(&remote->lock);
+	if (lock_take(&remote->lock))
+		start_anew(remote, uf->fd);
 	if (remote->socket < 0)
 		err = answer_of_the_dead(request);
 	else if (request == UFFDIO_COPY)

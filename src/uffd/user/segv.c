@@ -97,6 +97,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 	case USER_RETRY:
 		if (is_gone(range, address))
 			break;
+		user_space_mend(range, address);
 		user_space_unlock_in_trap();
 		return true;
 	case USER_POISONED:

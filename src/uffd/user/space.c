@@ -7,6 +7,7 @@
 
 #include "base/rawsys.h"
 #include "uffd/user/space.h"
+#include "uffd/user/window.h"
 
 /* One mapping of page states, shared by the ranges that a registration was cut into since. */
 struct page_block {
@@ -26,11 +27,45 @@ static struct {
 	size_t count, capacity;
 	/* Where ranges lie, for a look without the lock: the truth when the lock was released last. Relaxed: a hint. */
 	_Atomic uint64_t low, high;
+	bool torn;      /* the list is being changed */
+	bool inherited; /* a holder of the lock was killed once */
 } space;
+
+/* What a task did before it was killed is there; only the compiler could have done it in another order. */
+static void tear(bool torn)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	space.torn = torn;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* Of the pages of a range that are being hidden. */
+static void finish_hiding(struct user_range *range)
+{
+	const struct user_memory *memory = &range->memory;
+
+	for (uint64_t page = memory->start; page < memory->end; page += memory->page_size) {
+		uint8_t *state = user_page_state(range, page);
+
+		if (*state & USER_PAGE_HIDING && !user_memory_hide(memory, page, page + memory->page_size))
+			*state &= (uint8_t)~USER_PAGE_HIDING;
+	}
+}
+
+static void inherit(void)
+{
+	if (space.torn)
+		raw_syscall3(SYS_kill, raw_getpid(), SIGABRT, 0);
+	space.inherited = true;
+	user_window_close(0, UINT64_MAX);
+	for (size_t i = 0; i < space.count; i++)
+		finish_hiding(&space.slots[i].range);
+}
 
 void user_space_lock_in_trap(void)
 {
-	lock_take(&space.lock);
+	if (lock_take(&space.lock))
+		inherit();
 }
 
 static void note_extent(void)
@@ -59,7 +94,7 @@ signal_mask user_space_lock(void)
 {
 	signal_mask before = block_signals();
 
-	lock_take(&space.lock);
+	user_space_lock_in_trap();
 	return before;
 }
 
@@ -115,7 +150,8 @@ bool user_space_in(uint64_t start, uint64_t end)
 static int reserve(size_t extra)
 {
 	size_t capacity = space.capacity ? space.capacity : 64;
-	struct slot *slots;
+	struct slot *slots, *old = space.slots;
+	size_t old_capacity = space.capacity;
 
 	while (capacity < space.count + extra)
 		capacity *= 2;
@@ -125,19 +161,21 @@ static int reserve(size_t extra)
 	if (!slots)
 		return -ENOMEM;
 	if (space.count)
-		memcpy(slots, space.slots, space.count * sizeof(*slots));
-	if (space.slots)
-		raw_munmap((uint64_t)(uintptr_t)space.slots, space.capacity * sizeof(*slots));
+		memcpy(slots, old, space.count * sizeof(*slots));
 	space.slots = slots;
 	space.capacity = capacity;
+	if (old)
+		raw_munmap((uint64_t)(uintptr_t)old, old_capacity * sizeof(*slots));
 	return 0;
 }
 
 static void insert(size_t at, const struct slot *slot)
 {
+	tear(true);
 	memmove(space.slots + at + 1, space.slots + at, (space.count - at) * sizeof(*slot));
 	space.slots[at] = *slot;
 	space.count++;
+	tear(false);
 }
 
 /* Cuts the range that holds addr in two there; both keep the states of their pages. There is room for one more. */
@@ -156,6 +194,7 @@ static void cut(uint64_t addr)
 	tail.range.pages += offset / tail.range.memory.page_size;
 	if (tail.range.memory.alias)
 		tail.range.memory.alias += offset;
+	tear(true);
 	tail.block->ranges++;
 	space.slots[at] = head;
 	insert(at + 1, &tail);
@@ -166,8 +205,10 @@ static void drop(size_t at)
 {
 	struct slot slot = space.slots[at];
 
+	tear(true);
 	memmove(space.slots + at, space.slots + at + 1, (space.count - at - 1) * sizeof(slot));
 	space.count--;
+	tear(false);
 	user_memory_dispose(&slot.range.memory);
 	if (--slot.block->ranges == 0)
 		raw_munmap((uint64_t)(uintptr_t)slot.block, slot.block->size);
@@ -310,6 +351,7 @@ int user_space_register(struct user_object *object, uint64_t start, uint64_t end
 		err = reserve(2);
 	if (err)
 		return err;
+	user_window_close(start, end);
 	cut(start);
 	cut(end);
 	for (size_t i = index_of(start); !err && i < space.count && space.slots[i].range.memory.start < end; i++)
@@ -345,6 +387,7 @@ static bool release(size_t at)
 {
 	struct user_range *range = &space.slots[at].range;
 
+	user_window_close(range->memory.start, range->memory.end);
 	if (disarm(range)) {
 		drop(at);
 		return true;
@@ -368,6 +411,7 @@ int user_space_unregister(struct user_object *object, uint64_t start, uint64_t e
 			return -EINVAL;
 	if (reserve(2))
 		return -ENOMEM;
+	user_window_close(start, end);
 	cut(start);
 	cut(end);
 	at = index_of(start);
@@ -386,6 +430,42 @@ void user_space_forget(struct user_object *object)
 }
 
 /*
+ * Single pages.
+ */
+
+int user_space_hide(struct user_range *range, uint64_t start, uint64_t end)
+{
+	uint8_t *states = user_page_state(range, start);
+	size_t pages = (end - start) / range->memory.page_size;
+	int err;
+
+	user_window_close(start, end);
+	for (size_t i = 0; i < pages; i++)
+		if (!(states[i] & USER_PAGE_HIDDEN))
+			states[i] |= USER_PAGE_HIDDEN | USER_PAGE_HIDING;
+	atomic_signal_fence(memory_order_seq_cst);
+	err = user_memory_hide(&range->memory, start, end);
+	for (size_t i = 0; i < pages; i++) {
+		if (err && states[i] & USER_PAGE_HIDING)
+			states[i] &= (uint8_t)~USER_PAGE_HIDDEN;
+		states[i] &= (uint8_t)~USER_PAGE_HIDING;
+	}
+	return err;
+}
+
+void user_space_mend(struct user_range *range, uint64_t addr)
+{
+	const struct user_memory *memory = &range->memory;
+	uint64_t page = addr & ~(uint64_t)(memory->page_size - 1);
+	uint8_t state = *user_page_state(range, page);
+
+	if (!space.inherited || (state & USER_PAGE_HIDDEN))
+		return;
+	user_memory_show(memory, page, memory->page_size, !(state & USER_PAGE_PROTECTED));
+	user_memory_protect(memory, page, memory->page_size, !(state & USER_PAGE_PROTECTED));
+}
+
+/*
  * Changes of layout.
  */
 
@@ -399,6 +479,8 @@ int user_space_each(uint64_t start, uint64_t end, int (*visit)(struct user_range
 {
 	int result = 0;
 
+	/* What is visited in order to be changed must be hidden in one way only. */
+	user_window_close(start, end);
 	for (size_t i = index_of(start); !result && i < space.count && space.slots[i].range.memory.start < end; i++)
 		result = visit(&space.slots[i].range, arg);
 	return result;
@@ -408,6 +490,7 @@ int user_space_split(uint64_t start, uint64_t end)
 {
 	if (reserve(4))
 		return -ENOMEM;
+	user_window_close(start, end);
 	cut(start);
 	cut(end);
 	return 0;
@@ -428,6 +511,7 @@ void user_space_move(uint64_t from, size_t len, uint64_t to)
 	while ((at = index_of(from)) < space.count && space.slots[at].range.memory.start < from + len) {
 		struct slot slot = space.slots[at];
 
+		tear(true);
 		memmove(space.slots + at, space.slots + at + 1, (space.count - at - 1) * sizeof(slot));
 		space.count--;
 		slot.range.memory.start = slot.range.memory.start - from + to;

@@ -8,6 +8,11 @@
  *
  * One lock guards it all. It is taken with signals blocked, held for the time of a few system calls, and never around a wait:
  * a thread that waits in a fault holds nothing. While it is held, nothing touches registered memory.
+ *
+ * Its holder can be killed at any instruction while others go on (base/lock.h). So a page's state is written in an order that
+ * tells what is left to do: before memory is hidden it is HIDDEN and HIDING, and whoever takes the lock over finishes that; before a
+ * page is shown it is not HIDDEN any more, its content is complete, and a thread that traps on it shows it (user_space_mend).
+ * The list of ranges changes at once, but for a few stores: a task killed between those takes its process along.
  */
 #ifndef UFFD_USER_SPACE_H
 #define UFFD_USER_SPACE_H
@@ -22,6 +27,7 @@ struct user_object;
 #define USER_PAGE_HIDDEN    (1u << 0) /* a touch traps */
 #define USER_PAGE_PROTECTED (1u << 1) /* write-protected; together with HIDDEN: a mark on a page that is not there */
 #define USER_PAGE_POISONED  (1u << 2) /* HIDDEN for good: SIGBUS */
+#define USER_PAGE_HIDING    (1u << 3) /* only while the lock is held: shown until now */
 
 struct user_range {
 	struct user_memory memory;
@@ -69,6 +75,15 @@ void user_space_forget(struct user_object *object);
 /* The first range that ends behind addr, or NULL; and whether one overlaps [start, end). */
 struct user_range *user_space_next(uint64_t addr);
 bool user_space_in(uint64_t start, uint64_t end);
+
+/*
+ * user_memory_hide() for pages of a range, of which only those that are shown now may hold something. Their states become HIDDEN,
+ * with whatever else they were; on failure they are as before.
+ */
+int user_space_hide(struct user_range *range, uint64_t start, uint64_t end);
+
+/* A page that is not HIDDEN has trapped all the same: if a holder of the lock was ever killed, shows it. */
+void user_space_mend(struct user_range *range, uint64_t addr);
 
 /* Calls `visit` for each range in [start, end), cut to it, in rising order, until it returns something other than 0; returns that. */
 int user_space_each(uint64_t start, uint64_t end, int (*visit)(struct user_range *range, void *arg), void *arg);
