@@ -30,6 +30,18 @@ static int open_child(struct user_pending *pending, uint32_t number)
 	                         number & CHILD_INHERIT ? F_DUPFD : F_DUPFD_CLOEXEC, 0);
 }
 
+static int carry_out(struct user_pending *pending, uint64_t page, const void *tray, uint64_t mode)
+{
+	struct user_object *object = (struct user_object *)((char *)pending - offsetof(struct user_object, pending));
+	struct uffdio_copy copy = {.dst = page, .src = (uintptr_t)tray, .len = USER_TRAY, .mode = mode};
+	struct user_wake wake;
+	int err = user_request(object, UFFDIO_COPY, &copy, &wake);
+
+	if (wake.end)
+		user_pending_wake(pending, wake.start, wake.end);
+	return err;
+}
+
 /* Every object of this process, with the space's lock. */
 static struct user_object *objects;
 
@@ -83,6 +95,7 @@ int user_object_create(int open_flags, uint64_t features, struct user_object **o
 		return err;
 	}
 	object->pending.open_child = open_child;
+	object->pending.carry_out = carry_out;
 	atomic_store(&object->features, features);
 	err = user_service_name(object);
 	if (err) {

@@ -8,28 +8,36 @@
 
 #include "base/cleanup.h"
 #include "base/futex.h"
+#include "base/lock.h"
 #include "base/rawsys.h"
 #include "uffd/user/own.h"
 #include "uffd/user/pending.h"
 
 #define MAGIC 0x75664d31 /* "ufM1" */
 
-enum slot_state { FREE, UNREAD, READ, DONE };
+enum slot_state { FREE, UNREAD, READ, ERRAND, BUSY, FAILED, CARRIED, DONE };
 
 /*
  * The fields below `word` are written while the slot is FREE and claimed, and published by the store that makes it UNREAD. A
  * reader may look at them just when the slot is being used again; it finds out by its compare-and-swap. Hence relaxed atomics.
  */
 struct user_slot {
-	_Atomic uint32_t word;     /* futex: generation << 2 | state */
+	_Atomic uint32_t word;     /* futex: generation << 3 | state */
 	_Atomic uint32_t sleeping; /* its thread is in futex(2), or about to be: whoever moves the word must wake it */
 	_Atomic uint32_t event;    /* UFFD_EVENT_* */
 	_Atomic uint32_t tid;
 	_Atomic uint64_t order;   /* rises from message to message: the oldest is read first */
 	_Atomic uint64_t args[3]; /* a fault: exact address, flags; an event: as in struct uffd_msg */
-	uint64_t unused[2];       /* to a cache line: neighbours are other threads */
+	/*
+	 * The errand of this generation: generation << 32 | tray << 8 | mode, set once by compare-and-swap; of another generation: none.
+	 * The result is written while BUSY.
+	 */
+	_Atomic uint64_t errand;
+	_Atomic int32_t result;
+	_Atomic uint16_t watching; /* the monitor is in futex(2), or about to be, until the errand is over */
+	_Atomic uint16_t missed;   /* somebody meant to wake it while it was BUSY */
 };
-_Static_assert(sizeof(struct user_slot) == 64, "one cache line");
+_Static_assert(sizeof(struct user_slot) == 64, "one cache line: neighbours are other threads");
 
 struct user_pending_shared {
 	uint32_t magic;
@@ -52,7 +60,15 @@ struct user_pending_shared {
 	_Atomic uint32_t hungry; /* threads that wait for that */
 	_Atomic uint64_t order;
 	_Atomic uint64_t claimed[USER_SLOTS / 64]; /* one bit a slot: what searches have to look at */
+	/*
+	 * Looks at the messages by readers that would not sleep, and the count when a message came last. A reader that has looked again and again
+	 * since is polling, on another processor, and will see the next message by itself. Counts and guesses: relaxed.
+	 */
+	_Atomic uint32_t looks, looks_seen;
+	/* The last message was fetched by a reader that sleeps here between them, so it may be about to come back. A guess: relaxed. */
+	_Atomic uint32_t habit;
 	struct user_slot slots[USER_SLOTS];
+	char trays[USER_TRAYS][USER_TRAY];
 };
 
 #define get(field)        atomic_load_explicit(&(field), memory_order_relaxed)
@@ -60,22 +76,22 @@ struct user_pending_shared {
 
 static inline enum slot_state state_of(uint32_t word)
 {
-	return (enum slot_state)(word & 3);
+	return (enum slot_state)(word & 7);
 }
 
 static inline uint32_t with_state(uint32_t word, enum slot_state state)
 {
-	return (word & ~3u) | state;
+	return (word & ~7u) | state;
 }
 
 static inline uint32_t next_generation(uint32_t word)
 {
-	return (word & ~3u) + 4;
+	return (word & ~7u) + 8;
 }
 
 static inline bool same_generation(uint32_t a, uint32_t b)
 {
-	return (a & ~3u) == (b & ~3u);
+	return (a & ~7u) == (b & ~7u);
 }
 
 /* Moves a slot on, unless it is not what it was any more. */
@@ -129,12 +145,52 @@ static bool call_sleeper(struct user_pending *pending)
 	return futex_wake(&pending->shared->calls, 1) > 0;
 }
 
-static void announce(struct user_pending *pending)
+static void ring_once(struct user_pending *pending)
 {
-	if (call_sleeper(pending))
-		return;
 	if (!atomic_exchange(&pending->shared->rung, 1))
 		user_pending_ring(pending);
+}
+
+static void announce(struct user_pending *pending)
+{
+	if (!call_sleeper(pending))
+		ring_once(pending);
+}
+
+/*
+ * Spinning. A reader that has looked for nothing so often since the last message is polling, on another processor; whoever deals with
+ * it waits for so long without sleeping.
+ */
+#define POLLER_LOOKS 4
+#define SPIN_NS      50000
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* For a message that has just been put in. */
+static enum user_expected expected_reader(struct user_pending *pending)
+{
+	struct user_pending_shared *shared = pending->shared;
+	uint32_t looks = get(shared->looks), before = get(shared->looks_seen);
+
+	set(shared->looks_seen, looks);
+	if (looks - before >= POLLER_LOOKS)
+		return USER_EXPECTS_POLLER;
+	return get(shared->habit) ? USER_EXPECTS_SLEEPER : USER_EXPECTS_NOBODY;
 }
 
 /* Takes out one ring, or all there are, and rings anew if that was one too many. */
@@ -145,6 +201,8 @@ static void take_rings(struct user_pending *pending, bool all)
 	while (all && unring(pending))
 		;
 	atomic_store(&pending->shared->rung, 0);
+	/* So there are readers that listen to the bell. */
+	set(pending->shared->habit, 0);
 	if (user_pending_unread(pending))
 		announce(pending);
 }
@@ -271,6 +329,15 @@ static struct user_slot *claim(struct user_pending *pending, uint32_t tid, uint3
 			return slot;
 		}
 	}
+	/* Results that nobody has fetched, by monitors that have died. */
+	for (uint32_t i = 0; i < USER_SLOTS; i++) {
+		struct user_slot *slot = &shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+
+		if (state_of(word) == CARRIED &&
+		    atomic_compare_exchange_strong(&slot->word, &word, next_generation(word)))
+			return slot;
+	}
 	return NULL;
 }
 
@@ -296,8 +363,14 @@ struct user_ticket user_pending_add(struct user_pending *pending, const struct u
 	}
 	set(slot->order, atomic_fetch_add(&pending->shared->order, 1));
 	set(slot->sleeping, 0);
+	set(slot->watching, 0);
+	set(slot->missed, 0);
 	atomic_store(&slot->word, ticket.word);
-	announce(pending);
+	if (!call_sleeper(pending)) {
+		ticket.expected = expected_reader(pending);
+		if (ticket.expected == USER_EXPECTS_NOBODY)
+			ring_once(pending);
+	}
 	return ticket;
 }
 
@@ -310,19 +383,109 @@ void user_pending_wait_slot(struct user_pending *pending, struct user_ticket tic
 	atomic_fetch_sub(&shared->hungry, 1);
 }
 
-/* Sleeps until the message has come at least as far as `goal`, or the slot stands for another. */
+/* Whether a thread that waits for `goal` has to go on waiting with its slot in this state. */
+static bool is_waiting(uint32_t word, struct user_ticket ticket, enum slot_state goal)
+{
+	if (!same_generation(word, ticket.word))
+		return false;
+	return goal == DONE ? state_of(word) != DONE && state_of(word) != ERRAND : state_of(word) < goal;
+}
+
+/* Returns the word as it is then. */
+static uint32_t spin(struct user_ticket ticket, enum slot_state goal)
+{
+	uint32_t word = atomic_load(&ticket.slot->word);
+	uint64_t end = now() + SPIN_NS;
+
+	while (is_waiting(word, ticket, goal) && now() < end) {
+		for (unsigned i = 0; i < 16 && is_waiting(word, ticket, goal); i++) {
+			relax();
+			word = atomic_load(&ticket.slot->word);
+		}
+	}
+	return word;
+}
+
+/* The reader that was expected has not come: it is told as any other. */
+static void expect_nobody(struct user_pending *pending, struct user_ticket *ticket)
+{
+	ticket->expected = USER_EXPECTS_NOBODY;
+	if (atomic_load(&ticket->slot->word) != ticket->word)
+		return;
+	set(pending->shared->habit, 0);
+	announce(pending);
+}
+
+/* Sleeps until the slot has moved. False: a signal handler has run, which ends the wait of a fault. */
+static bool sleep_on(struct user_pending *pending, struct user_ticket *ticket, uint32_t word, enum slot_state goal)
+{
+	/* How long a reader is expected before it is told. */
+	static const struct timespec expectation = {.tv_nsec = 1000 * 1000};
+	bool fault = goal == DONE;
+	long err;
+
+	if (ticket->expected == USER_EXPECTS_POLLER)
+		expect_nobody(pending, ticket);
+	err = futex_sleep(&ticket->slot->word, word, ticket->expected ? &expectation : NULL, !fault);
+	if (err == -ETIMEDOUT && ticket->expected)
+		expect_nobody(pending, ticket);
+	return !(err == -EINTR && fault);
+}
+
+/*
+ * With an errand in the slot. Signals are blocked: a handler that faults would use the slot for itself. True: the page is in place, and
+ * the slot is the monitor's.
+ */
+static bool carry_out(struct user_pending *pending, struct user_slot *slot, uint32_t word)
+{
+	uint64_t errand = atomic_load(&slot->errand);
+	uint32_t tray = (uint32_t)(errand >> 8) % USER_TRAYS, tid = get(slot->tid);
+	uint64_t page = get(slot->args[0]) & ~(uint64_t)(USER_TRAY - 1);
+	int err;
+
+	if (!move_slot(slot, word, BUSY))
+		return false;
+	err = pending->carry_out(pending, page, pending->shared->trays[tray], errand & 0xff);
+	set(slot->result, err);
+	/* Before it is another's: this thread must not take it for its own then. */
+	set(slot->tid, err ? tid : 0);
+	atomic_store(&slot->word, with_state(word, err ? FAILED : CARRIED));
+	/* Either it sees the state, or this sees that it watches. */
+	if (atomic_load(&slot->watching))
+		futex_wake(&slot->word, INT_MAX);
+	return !err;
+}
+
+/* Waits until the message has come at least as far as `goal`, or the slot stands for another. */
 static void wait_for(struct user_pending *pending, struct user_ticket ticket, enum slot_state goal)
 {
-	bool interrupted = false;
-	uint32_t word;
+	struct user_slot *slot = ticket.slot;
+	bool interrupted = false, gone = false;
+	uint32_t word = ticket.expected == USER_EXPECTS_POLLER ? spin(ticket, goal) : atomic_load(&slot->word);
 
-	/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
-	atomic_store(&ticket.slot->sleeping, 1);
-	while (same_generation(word = atomic_load(&ticket.slot->word), ticket.word) && state_of(word) < goal &&
-	       !interrupted)
-		interrupted = futex_sleep(&ticket.slot->word, word, NULL, goal != DONE) == -EINTR && goal == DONE;
-	if (same_generation(word, ticket.word))
-		give_back(pending, ticket.slot);
+	for (;;) {
+		while (is_waiting(word, ticket, goal) && !interrupted) {
+			/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
+			atomic_store(&slot->sleeping, 1);
+			word = atomic_load(&slot->word);
+			if (is_waiting(word, ticket, goal))
+				interrupted = !sleep_on(pending, &ticket, word, goal);
+			word = atomic_load(&slot->word);
+		}
+		if (goal != DONE || interrupted || !same_generation(word, ticket.word) || state_of(word) != ERRAND)
+			break;
+		{
+			signal_mask before = block_signals();
+
+			gone = carry_out(pending, slot, word);
+			restore_signals(before);
+		}
+		word = atomic_load(&slot->word);
+		if (gone || atomic_load(&slot->missed))
+			break;
+	}
+	if (!gone && same_generation(word, ticket.word))
+		give_back(pending, slot);
 }
 
 void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket)
@@ -412,10 +575,11 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 		if (!err)
 			continue;
 		if (msgs[taken].event != UFFD_EVENT_PAGEFAULT && atomic_load(&slot->sleeping))
-			futex_wake(&slot->word, 1);
+			futex_wake(&slot->word, INT_MAX);
 		taken++;
 	}
-	settle_bell(pending, !taken);
+	/* Who polls does not ask for late rings each time. */
+	settle_bell(pending, !taken && atomic_fetch_add(&pending->shared->looks, 1) % 64 == 0);
 	return taken || err > 0 ? (ssize_t)taken : err;
 }
 
@@ -423,8 +587,130 @@ static bool waits_in(const struct user_slot *slot, uint32_t word, uint64_t start
 {
 	uint64_t address = get(slot->args[0]);
 
-	return (state_of(word) == UNREAD || state_of(word) == READ) && get(slot->event) == UFFD_EVENT_PAGEFAULT &&
+	return state_of(word) != FREE && state_of(word) < CARRIED && get(slot->event) == UFFD_EVENT_PAGEFAULT &&
 	       address >= start && address < end;
+}
+
+/* Ends its wait, unless it is on an errand: then as soon as that has failed. False: look again. */
+static bool wake_slot(struct user_slot *slot, uint32_t *word)
+{
+	if (state_of(*word) != BUSY)
+		return atomic_compare_exchange_strong(&slot->word, word, with_state(*word, DONE));
+	/* Sequentially consistent with the end of the errand: either it sees this, or we see the end. */
+	atomic_store(&slot->missed, 1);
+	return *word == atomic_load(&slot->word) || (*word = atomic_load(&slot->word), false);
+}
+
+/*
+ * Errands, on the monitor's side.
+ */
+
+bool user_pending_uses(const struct user_pending *pending, uint32_t tray)
+{
+	for_each_claimed (i, pending->shared) {
+		const struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+		uint64_t errand = atomic_load(&slot->errand);
+
+		if ((state_of(word) == ERRAND || state_of(word) == BUSY) &&
+		    (uint32_t)(errand >> 8) % USER_TRAYS == tray)
+			return true;
+	}
+	return false;
+}
+
+/* A fault in the page at `page` that was read; *word: its state. */
+static struct user_slot *find_reader(struct user_pending *pending, uint64_t page, uint32_t *word)
+{
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+
+		*word = atomic_load(&slot->word);
+		if (state_of(*word) == READ && waits_in(slot, *word, page, page + USER_TRAY))
+			return slot;
+	}
+	return NULL;
+}
+
+static bool hand_over(struct user_slot *slot, uint32_t word, uint32_t tray, uint64_t mode)
+{
+	uint64_t errand = atomic_load(&slot->errand);
+	uint64_t mine = (uint64_t)with_state(word, FREE) << 32 | tray << 8 | mode;
+
+	/* One for each generation: it may be another monitor's. */
+	if (errand >> 32 == mine >> 32 || !atomic_compare_exchange_strong(&slot->errand, &errand, mine))
+		return false;
+	if (!move_slot(slot, word, ERRAND))
+		return false;
+	if (atomic_load(&slot->sleeping))
+		futex_wake(&slot->word, INT_MAX);
+	return true;
+}
+
+static bool is_under_way(const struct user_slot *slot, uint32_t word, uint32_t *now)
+{
+	*now = atomic_load(&slot->word);
+	return same_generation(*now, word) && (state_of(*now) == ERRAND || state_of(*now) == BUSY);
+}
+
+/* Until the errand is over, or for so long that its thread may have died. */
+static uint32_t await(struct user_slot *slot, uint32_t word)
+{
+	static const struct timespec patience = {.tv_nsec = 10 * 1000 * 1000};
+	uint64_t end = atomic_load(&slot->sleeping) ? 0 : now() + SPIN_NS;
+	uint32_t word_now;
+	long err = 0;
+
+	while (is_under_way(slot, word, &word_now) && end && now() < end)
+		relax();
+	while (is_under_way(slot, word, &word_now) && err != -ETIMEDOUT) {
+		atomic_store(&slot->watching, 1);
+		if (is_under_way(slot, word, &word_now))
+			err = futex_sleep(&slot->word, word_now, &patience, false);
+	}
+	return word_now;
+}
+
+bool user_pending_send(struct user_pending *pending, uint32_t tray, uint64_t page, const void *src, uint64_t mode,
+                       struct user_ticket *busy, int *err)
+{
+	uint32_t word, before;
+	struct user_slot *slot;
+
+	if (busy->slot && is_under_way(busy->slot, busy->word, &word))
+		return false;
+	busy->slot = NULL;
+	slot = find_reader(pending, page, &word);
+	if (!slot)
+		return false;
+	/* By the kernel, since the source may be anything. */
+	if (raw_pwrite(pending->memfd, src, USER_TRAY,
+	               offsetof(struct user_pending_shared, trays) + (uint64_t)tray * USER_TRAY) != USER_TRAY)
+		return false;
+	if (!hand_over(slot, word, tray, mode))
+		return false;
+	word = await(slot, before = word);
+	if (!same_generation(word, before))
+		return false;
+	switch (state_of(word)) {
+	case CARRIED:
+		*err = 0;
+		give_back(pending, slot);
+		return true;
+	case FAILED:
+		*err = get(slot->result);
+		move_slot(slot, word, READ);
+		return true;
+	case ERRAND:
+		if (!move_slot(slot, word, READ))
+			*busy = (struct user_ticket){.slot = slot, .word = word};
+		return false;
+	case BUSY:
+		*busy = (struct user_ticket){.slot = slot, .word = word};
+		return false;
+	default:
+		return false;
+	}
 }
 
 unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end)
@@ -438,11 +724,11 @@ unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_
 
 		while (waits_in(slot, word, start, end)) {
 			/* What failed may have been READ, or a new message: look at it again. */
-			if (!atomic_compare_exchange_strong(&slot->word, &word, with_state(word, DONE)))
+			if (!wake_slot(slot, &word))
 				continue;
 			unread |= state_of(word) == UNREAD;
 			if (atomic_load(&slot->sleeping))
-				futex_wake(&slot->word, 1);
+				futex_wake(&slot->word, INT_MAX);
 			woken++;
 			break;
 		}
@@ -458,11 +744,10 @@ void user_pending_end(struct user_pending *pending)
 		struct user_slot *slot = &pending->shared->slots[i];
 		uint32_t word = atomic_load(&slot->word);
 
-		while ((state_of(word) == UNREAD || state_of(word) == READ) &&
-		       !atomic_compare_exchange_weak(&slot->word, &word, with_state(word, DONE)))
+		while (state_of(word) != FREE && state_of(word) < CARRIED && !wake_slot(slot, &word))
 			;
 		if (atomic_load(&slot->sleeping))
-			futex_wake(&slot->word, 1);
+			futex_wake(&slot->word, INT_MAX);
 	}
 }
 
@@ -472,7 +757,8 @@ void user_pending_renew(struct user_pending *pending)
 		struct user_slot *slot = &pending->shared->slots[i];
 		uint32_t word = atomic_load(&slot->word);
 
-		if (state_of(word) == READ && get(slot->event) == UFFD_EVENT_PAGEFAULT)
+		if ((state_of(word) == READ || state_of(word) == ERRAND || state_of(word) == FAILED) &&
+		    get(slot->event) == UFFD_EVENT_PAGEFAULT)
 			move_slot(slot, word, UNREAD);
 	}
 	/* Whatever the flag says: whoever was to ring may be dead. */
@@ -494,6 +780,7 @@ int user_pending_sleep(struct user_pending *pending, const struct timespec *time
 	if (!user_pending_unread(pending))
 		result = futex_sleep(&shared->calls, calls, timeout, restart);
 	atomic_fetch_sub(&shared->sleepers, 1);
+	set(shared->habit, result != -ETIMEDOUT);
 	return result == -EINTR || result == -ETIMEDOUT ? (int)result : 0;
 }
 

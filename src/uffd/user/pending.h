@@ -11,6 +11,10 @@
  * it on by compare-and-swap. The state word carries a generation, so that nobody moves a slot that has been given back and
  * taken again meanwhile.
  *
+ * A monitor in another process may send the waiting thread on an *errand*: to put the page that it waits for in place itself, since
+ * it has to be woken anyway. The bytes lie in the monitor's *tray*, a page here that is its own. READ -> ERRAND -> BUSY, and then
+ * CARRIED, when the thread has gone on and leaves the slot, with the result, to the monitor; or FAILED, which is as good as READ.
+ *
  * A thread has one slot. While it waits, its signal handlers may run, fault themselves, and never return: such a fault takes
  * the slot over. A wait that a handler has interrupted ends as if it had been woken: the access is repeated and its message comes
  * again, as with the kernel, whose waits end with any signal.
@@ -28,6 +32,8 @@
 #include <userfault/uffd.h>
 
 #define USER_SLOTS 4096 /* threads that wait at the same time */
+#define USER_TRAYS 64   /* monitors in other processes */
+#define USER_TRAY  4096 /* bytes: a page, or there are no errands */
 
 #define CHILD_INHERIT (1u << 31)
 
@@ -44,6 +50,8 @@ struct user_pending {
 	 * message counts as read: the owner closes its own then. -errno: the message stays unread.
 	 */
 	int (*open_child)(struct user_pending *pending, uint32_t number);
+	/* In the owner: what UFFDIO_COPY of a tray does, and wakes. Called in the trap, with signals blocked. */
+	int (*carry_out)(struct user_pending *pending, uint64_t page, const void *tray, uint64_t mode);
 };
 
 /* Makes the shared memory and the bell. open_flags: O_NONBLOCK | O_CLOEXEC for the bell. 0 or -errno. */
@@ -55,10 +63,18 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell);
 /* Closes everything but the bell, which is the descriptor of the object and closed with it. */
 void user_pending_dispose(struct user_pending *pending);
 
+/* Of whom it is known that he will look soon, and so needs not be told: whoever waits sees to it that he is, if he does not come. */
+enum user_expected {
+	USER_EXPECTS_NOBODY,
+	USER_EXPECTS_POLLER,  /* on another processor, asking without end */
+	USER_EXPECTS_SLEEPER, /* fetched the last message, and has slept here before */
+};
+
 /* A message put in: what its thread waits with. */
 struct user_ticket {
 	struct user_slot *slot; /* NULL: every slot is taken */
 	uint32_t word;          /* as it was UNREAD: carries the generation */
+	enum user_expected expected;
 };
 
 /*
@@ -77,6 +93,17 @@ void user_pending_wait_read(struct user_pending *pending, struct user_ticket tic
  * `exact`: addresses as they are, else rounded down to the system's page.
  */
 ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact);
+
+/*
+ * Sends the thread that waits for `page`, a fault that was read, on an errand with USER_TRAY bytes at src. One at a time for each tray.
+ * True: it was carried out, with this result (0 or -errno). False: nobody waits there, or it does so no more: another way has to be
+ * taken. `busy` is where an errand that was given up is remembered: its tray must not be used before it is over.
+ */
+bool user_pending_send(struct user_pending *pending, uint32_t tray, uint64_t page, const void *src, uint64_t mode,
+                       struct user_ticket *busy, int *err);
+
+/* Whether any errand with this tray is still to be carried out. */
+bool user_pending_uses(const struct user_pending *pending, uint32_t tray);
 
 /* Wakes the faults in [start, end), read or not. Returns how many. */
 unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end);

@@ -22,6 +22,8 @@ struct remote {
 	int socket;       /* -1: the owner was gone already */
 	int rope;         /* the owner's end of the bell, or -1 */
 	char *staging;
+	uint32_t tray;           /* in the pending table, for errands */
+	struct user_ticket busy; /* the errand that was given up */
 };
 
 static int make_staging(char **staging)
@@ -113,6 +115,7 @@ static int shake_hands(struct remote *remote, int bell)
 	remote->rope = user_own(passed[1]);
 	remote->pending.open_child = open_child;
 	remote->features = attached.features;
+	remote->tray = attached.tray % USER_TRAYS;
 	remote->socket = user_own(take_fd(&mine));
 	return 0;
 }
@@ -235,6 +238,19 @@ static void start_anew(struct remote *remote, int bell)
 	user_own_close(fresh.rope);
 	remote->socket = fresh.socket;
 	remote->staging = fresh.staging;
+	remote->tray = fresh.tray;
+}
+
+/* A page for which a thread waits that can put it in place itself. */
+static bool send_errand(struct remote *remote, struct uffdio_copy *copy, int *err)
+{
+	if (copy->len != USER_TRAY || copy->dst % USER_TRAY || (copy->mode & ~UFFDIO_COPY_MODE_WP) ||
+	    sysconf(_SC_PAGESIZE) != USER_TRAY ||
+	    !user_pending_send(&remote->pending, remote->tray, copy->dst, (const void *)(uintptr_t)copy->src,
+	                       copy->mode, &remote->busy, err))
+		return false;
+	copy->copy = *err ? *err : USER_TRAY;
+	return true;
 }
 
 static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
@@ -252,10 +268,10 @@ static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 		start_anew(remote, uf->fd);
 	if (remote->socket < 0)
 		err = answer_of_the_dead(request);
-	else if (request == UFFDIO_COPY)
-		err = copy_by_parts(remote, arg);
-	else
+	else if (request != UFFDIO_COPY)
 		err = ask(remote, request, arg, _IOC_SIZE(request));
+	else if (!send_errand(remote, arg, &err))
+		err = copy_by_parts(remote, arg);
 	lock_release(&remote->lock);
 	restore_signals(before);
 	return err;

@@ -17,11 +17,12 @@
 #include "uffd/user/service.h"
 
 /* Monitors at a time; one more is turned away. */
-#define CLIENTS 64
+#define CLIENTS USER_TRAYS
 
 struct client {
 	int socket;
 	const char *staging;
+	uint32_t tray;
 };
 
 struct service {
@@ -72,6 +73,20 @@ static const char *map_staging(int memfd)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* One that nobody has, nor is to be carried out yet for somebody who has gone. */
+static uint32_t free_tray(const struct service *service)
+{
+	uint64_t taken = 0;
+	uint32_t tray;
+
+	for (size_t i = 0; i < service->count; i++)
+		taken |= (uint64_t)1 << service->clients[i].tray;
+	for (tray = 0; tray < USER_TRAYS; tray++)
+		if (!(taken >> tray & 1) && !user_pending_uses(&service->object->pending, tray))
+			break;
+	return tray;
+}
+
 static void attach(struct service *service, int socket, int memfd)
 {
 	struct user_object *object = service->object;
@@ -82,7 +97,7 @@ static void attach(struct service *service, int socket, int memfd)
 		answer.err = -EINVAL;
 	else if (!staging)
 		answer.err = -EPROTO;
-	else if (service->count == CLIENTS)
+	else if ((answer.tray = free_tray(service)) == USER_TRAYS)
 		answer.err = -EMFILE;
 	answer.features &= ~USER_ENABLED;
 	/* It is told of everything that waits. Before the answer: what it reads after that is its own. */
@@ -97,7 +112,7 @@ static void attach(struct service *service, int socket, int memfd)
 		return;
 	}
 	socket = user_own(socket);
-	service->clients[service->count] = (struct client){.socket = socket, .staging = staging};
+	service->clients[service->count] = (struct client){.socket = socket, .staging = staging, .tray = answer.tray};
 	service->fds[1 + service->count] = (struct pollfd){.fd = socket, .events = POLLIN};
 	service->count++;
 }

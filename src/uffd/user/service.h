@@ -42,6 +42,7 @@ bool user_service_name_of(int fd, char name[SERVICE_NAME_LEN + 1]);
 struct service_attached {
 	int32_t err;
 	uint64_t features;
+	uint32_t tray; /* the monitor's own (pending.h) */
 };
 
 /* UFFDIO_* with its structure; for UFFDIO_COPY the source is an offset into the staging memory. */
