@@ -119,8 +119,14 @@ int report_write(struct report *report, const char *path); /* 0, or -1 after a m
 /* ---- sides, by file ---- */
 
 bench_side fault_thread, fault_inline, fault_follow, fault_scheduled; /* fault.c */
-bench_side fill_copy, fill_move, fill_zero;                           /* fill.c */
-bench_side dirty_scan, dirty_write_async, dirty_write_sync;           /* dirty.c */
+/* user.c */
+bench_side user_thread, user_thread_shared, user_process, user_process_shared, user_inline, user_inline_shared, user_wp;
+bench_side kernel_thread, kernel_thread_shared, kernel_process, kernel_process_shared, kernel_inline,
+	kernel_inline_shared;
+bench_side user_random_last, user_random_first;
+
+bench_side fill_copy, fill_move, fill_zero;                 /* fill.c */
+bench_side dirty_scan, dirty_write_async, dirty_write_sync; /* dirty.c */
 
 bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, bare_mprotect; /* bare.c */
 

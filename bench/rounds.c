@@ -22,7 +22,7 @@
 #define MAX_ROUNDS 201
 
 /* A side that takes longer than this has hung. */
-#define HANG_SECONDS 30
+#define HANG_SECONDS 120
 
 #define SAMPLES 65536
 

@@ -33,11 +33,19 @@ static bool rings(void)
 	return poll(&bell, 1, 0) == 1 && (bell.revents & POLLIN);
 }
 
+static struct user_ticket put_in(const struct uffd_msg *msg)
+{
+	struct user_ticket ticket = user_pending_add(&pending, msg);
+
+	user_pending_tell(&pending, &ticket);
+	return ticket;
+}
+
 static struct user_ticket add(uint64_t address)
 {
 	struct uffd_msg msg = fault_at(address);
 
-	return user_pending_add(&pending, &msg);
+	return put_in(&msg);
 }
 
 /* A thread that puts a fault in and waits for it. */
@@ -141,7 +149,7 @@ TEST(wake_wakes_all_in_range_and_no_others,
 /* Puts messages in from threads of their own, since a thread has one slot. */
 static void *add_and_leave(void *arg)
 {
-	user_pending_add(&pending, arg);
+	put_in(arg);
 	return NULL;
 }
 
@@ -181,7 +189,7 @@ static void *wait_in_event(void *arg)
 {
 	struct uffd_msg event = {.event = UFFD_EVENT_REMOVE};
 
-	user_pending_wait_read(&pending, user_pending_add(&pending, &event));
+	user_pending_wait_read(&pending, put_in(&event));
 	atomic_store((_Atomic bool *)arg, true);
 	return NULL;
 }

@@ -44,10 +44,14 @@ static void change_states(struct user_range *range, uint64_t start, size_t len, 
 static int show_run(struct user_range *range, uint64_t start, size_t len, bool protect)
 {
 	uint8_t before = *user_page_state(range, start);
+	bool open = user_window_take(range, start, len, false);
 	int err;
 
 	change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
-	err = user_memory_show(&range->memory, start, len, !protect);
+	if (open)
+		err = user_memory_publish(&range->memory, start, len, !protect);
+	else
+		err = user_memory_show(&range->memory, start, len, !protect);
 	if (err)
 		change_states(range, start, len, before);
 	return err;
@@ -55,7 +59,6 @@ static int show_run(struct user_range *range, uint64_t start, size_t len, bool p
 
 static int show(struct user_range *range, uint64_t page, bool protect)
 {
-	user_window_close(page, page + range->memory.page_size);
 	return show_run(range, page, range->memory.page_size, protect);
 }
 
@@ -163,7 +166,7 @@ static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, 
 static int fill(struct user_range *range, uint64_t start, const char *src, size_t len, bool protect)
 {
 	const struct user_memory *memory = &range->memory;
-	int err = user_window_take(range, start, len) ? 0 : user_memory_open(memory, start, len);
+	int err = user_window_take(range, start, len, true) ? 0 : user_memory_open(memory, start, len);
 
 	if (err)
 		return err;
@@ -217,11 +220,9 @@ size_t user_deliver_copy(uint64_t start, const void *src, size_t len, bool prote
 
 static int zero(struct user_range *range, uint64_t start, size_t len)
 {
-	/* Fresh memory is zeros: a guard that hides it need only be lifted, which a page of a window has behind it. */
-	if (range->memory.type != UF_MEMORY_ANON)
-		return fill(range, start, NULL, len, false);
-	user_window_close(start, start + len);
-	return show_run(range, start, len, false);
+	/* Fresh memory is zeros: what hides it need only be lifted. */
+	return range->memory.type == UF_MEMORY_ANON ? show_run(range, start, len, false)
+	                                            : fill(range, start, NULL, len, false);
 }
 
 size_t user_deliver_zeropage(uint64_t start, size_t len, int *err)

@@ -169,14 +169,20 @@ static int user_ioctl(const struct uf *uf, unsigned long request, void *arg)
 	return err;
 }
 
-ssize_t user_read_messages(struct user_pending *pending, uint64_t features, bool blocking, struct uffd_msg *msgs,
-                           size_t count)
+static bool may_wait(int bell)
+{
+	return !(raw_syscall3(SYS_fcntl, bell, F_GETFL, 0) & O_NONBLOCK);
+}
+
+ssize_t user_read_messages(struct user_pending *pending, uint64_t features, enum user_waits waits,
+                           struct uffd_msg *msgs, size_t count)
 {
 	ssize_t taken;
 	int err = 0;
 
 	while (!(taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS)) && !err)
-		err = blocking ? user_pending_sleep(pending, NULL, true) : -EAGAIN;
+		err = waits == USER_WAITS_AS_SET && may_wait(pending->bell) ? user_pending_sleep(pending, NULL, true)
+		                                                            : -EAGAIN;
 	for (ssize_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
 			msgs[i].arg.pagefault.feat.ptid = 0;
@@ -196,7 +202,7 @@ static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 		err = reach_parent(uf, &proxy);
 		return err ? err : proxy->ops->read(proxy, msgs, count);
 	}
-	return user_read_messages(&object->pending, features, object->blocking, msgs, count);
+	return user_read_messages(&object->pending, features, USER_WAITS_AS_SET, msgs, count);
 }
 
 void user_object_end(struct user_object *object)
@@ -255,7 +261,7 @@ static ssize_t user_take(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 		return -EINVAL;
 	if (!count)
 		return user_pending_unread(&object->pending) ? 0 : -EAGAIN;
-	return user_read_messages(&object->pending, features, false, msgs, count);
+	return user_read_messages(&object->pending, features, USER_WAITS_NEVER, msgs, count);
 }
 
 static int user_wait(const struct uf *uf, const struct timespec *timeout, bool restart)

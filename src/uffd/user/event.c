@@ -76,6 +76,7 @@ static void deliver_one(struct user_event *event)
 	/* An object that ended before the message was in did not end its wait. */
 	if (atomic_load(&object->ended))
 		user_pending_end(&object->pending);
+	user_pending_tell(&object->pending, &ticket);
 	if (ticket.slot)
 		user_pending_wait_read(&object->pending, ticket);
 	user_space_lock_in_trap();

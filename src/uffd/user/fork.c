@@ -209,7 +209,7 @@ void user_fork_notice(void)
 {
 	_Atomic uint32_t *word = atomic_load(&announced);
 
-	if (!word || atomic_exchange(word, 1))
+	if (!word || atomic_load(word) || atomic_exchange(word, 1))
 		return;
 	/* Whatever another thread of the parent was doing, it is not doing it here. */
 	user_space_reset();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/cpu.h"
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/rawsys.h"
@@ -34,10 +35,13 @@ struct user_slot {
 	 */
 	_Atomic uint64_t errand;
 	_Atomic int32_t result;
-	_Atomic uint16_t watching; /* the monitor is in futex(2), or about to be, until the errand is over */
-	_Atomic uint16_t missed;   /* somebody meant to wake it while it was BUSY */
+	_Atomic uint8_t watching; /* the monitor is in futex(2), or about to be, until the errand is over */
+	_Atomic uint8_t missed;   /* somebody meant to wake it while it was BUSY */
+	_Atomic uint16_t cpu;     /* where its thread was when it put the message in, plus one */
 };
 _Static_assert(sizeof(struct user_slot) == 64, "one cache line: neighbours are other threads");
+
+#define CLAIMED_WORDS (USER_SLOTS / 64)
 
 struct user_pending_shared {
 	uint32_t magic;
@@ -59,7 +63,8 @@ struct user_pending_shared {
 	_Atomic uint32_t freed;  /* futex, counts slots given back: a thread that finds none waits for it */
 	_Atomic uint32_t hungry; /* threads that wait for that */
 	_Atomic uint64_t order;
-	_Atomic uint64_t claimed[USER_SLOTS / 64]; /* one bit a slot: what searches have to look at */
+	_Atomic uint64_t claimed[CLAIMED_WORDS]; /* one bit a slot: what searches have to look at */
+	_Atomic uint32_t words; /* of those: how many were ever used. Rises before a bit is set there */
 	/*
 	 * Looks at the messages by readers that would not sleep, and the count when a message came last. A reader that has looked again and again
 	 * since is polling, on another processor, and will see the next message by itself. Counts and guesses: relaxed.
@@ -67,6 +72,13 @@ struct user_pending_shared {
 	_Atomic uint32_t looks, looks_seen;
 	/* The last message was fetched by a reader that sleeps here between them, so it may be about to come back. A guess: relaxed. */
 	_Atomic uint32_t habit;
+	/*
+	 * Spinning (see there): readers that do, which need not be told; where the last fault and the last reader were, plus one; whether it has
+	 * been worth it. A reader that dies in it leaves its count behind: then spins are in vain, until they are not tried any more.
+	 */
+	_Atomic uint32_t spinning;
+	_Atomic uint16_t fault_cpu, reader_cpu;
+	_Atomic int32_t credit;
 	struct user_slot slots[USER_SLOTS];
 	char trays[USER_TRAYS][USER_TRAY];
 };
@@ -103,7 +115,9 @@ static bool move_slot(struct user_slot *slot, uint32_t from, enum slot_state to)
 /* Iterates over claimed slots: the next index at or behind `from`, or USER_SLOTS. */
 static uint32_t next_claimed(const struct user_pending_shared *shared, uint32_t from)
 {
-	while (from < USER_SLOTS) {
+	uint32_t words = atomic_load(&shared->words), end = 64 * (words < CLAIMED_WORDS ? words : CLAIMED_WORDS);
+
+	while (from < end) {
 		uint64_t bits = atomic_load(&shared->claimed[from / 64]) >> (from % 64);
 
 		if (bits)
@@ -158,11 +172,15 @@ static void announce(struct user_pending *pending)
 }
 
 /*
- * Spinning. A reader that has looked for nothing so often since the last message is polling, on another processor; whoever deals with
- * it waits for so long without sleeping.
+ * Spinning. To wake a thread on another processor takes longer than a fault takes to be served, so both sides wait for a while without
+ * sleeping where the other one is on another processor. Where that has been in vain it is left for the next times. A reader that has looked
+ * for nothing so often since the last message, without sleeping, is polling.
  */
 #define POLLER_LOOKS 4
 #define SPIN_NS      50000
+#define MOST_CREDIT  16
+#define SPIN_COST    4
+#define REST         64
 
 static inline void relax(void)
 {
@@ -181,6 +199,34 @@ static uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+/* Plus one. */
+static uint16_t this_cpu(void)
+{
+	return (uint16_t)(current_cpu() + 1);
+}
+
+static bool may_spin(struct user_pending_shared *shared, uint16_t partner)
+{
+	int32_t credit = get(shared->credit);
+
+	if (!partner || partner == this_cpu())
+		return false;
+	if (credit < 0)
+		set(shared->credit, credit + 1);
+	return credit >= 0;
+}
+
+static void note_spin(struct user_pending_shared *shared, bool worth)
+{
+	int32_t credit = get(shared->credit);
+
+	if (worth)
+		credit = credit < MOST_CREDIT ? credit + 1 : credit;
+	else
+		credit = credit >= SPIN_COST ? credit - SPIN_COST : -REST;
+	set(shared->credit, credit);
+}
+
 /* For a message that has just been put in. */
 static enum user_expected expected_reader(struct user_pending *pending)
 {
@@ -188,7 +234,8 @@ static enum user_expected expected_reader(struct user_pending *pending)
 	uint32_t looks = get(shared->looks), before = get(shared->looks_seen);
 
 	set(shared->looks_seen, looks);
-	if (looks - before >= POLLER_LOOKS)
+	/* Sequentially consistent with the message: a reader that has stopped spinning since then looks once more. */
+	if (atomic_load(&shared->spinning) || looks - before >= POLLER_LOOKS)
 		return USER_EXPECTS_POLLER;
 	return get(shared->habit) ? USER_EXPECTS_SLEEPER : USER_EXPECTS_NOBODY;
 }
@@ -312,6 +359,14 @@ static void give_back(struct user_pending *pending, struct user_slot *slot)
 		futex_wake(&shared->freed, INT_MAX);
 }
 
+static void use_word(struct user_pending_shared *shared, uint32_t word)
+{
+	uint32_t words = get(shared->words);
+
+	while (words <= word && !atomic_compare_exchange_weak(&shared->words, &words, word + 1))
+		;
+}
+
 /* This thread's slot if it left one behind, which then is free to be used again; else any that is free. */
 static struct user_slot *claim(struct user_pending *pending, uint32_t tid, uint32_t first)
 {
@@ -322,6 +377,7 @@ static struct user_slot *claim(struct user_pending *pending, uint32_t tid, uint3
 		struct user_slot *slot = &shared->slots[index];
 		uint64_t bit = (uint64_t)1 << (index % 64);
 
+		use_word(shared, index / 64);
 		if (!(atomic_fetch_or(&shared->claimed[index / 64], bit) & bit))
 			return slot;
 		if (get(slot->tid) == tid) {
@@ -345,8 +401,9 @@ struct user_ticket user_pending_add(struct user_pending *pending, const struct u
 {
 	/* Before the search: a slot given back after it is noticed by user_pending_wait_slot(). */
 	struct user_ticket ticket = {.word = atomic_load(&pending->shared->freed)};
-	uint32_t tid = (uint32_t)raw_gettid();
-	struct user_slot *slot = claim(pending, tid, tid % USER_SLOTS);
+	bool told = msg->event == UFFD_EVENT_PAGEFAULT && msg->arg.pagefault.feat.ptid;
+	uint32_t tid = told ? msg->arg.pagefault.feat.ptid : (uint32_t)raw_gettid();
+	struct user_slot *slot = claim(pending, tid, tid % 64);
 
 	if (!slot)
 		return ticket;
@@ -365,13 +422,19 @@ struct user_ticket user_pending_add(struct user_pending *pending, const struct u
 	set(slot->sleeping, 0);
 	set(slot->watching, 0);
 	set(slot->missed, 0);
+	set(slot->cpu, this_cpu());
+	set(pending->shared->fault_cpu, get(slot->cpu));
 	atomic_store(&slot->word, ticket.word);
-	if (!call_sleeper(pending)) {
-		ticket.expected = expected_reader(pending);
-		if (ticket.expected == USER_EXPECTS_NOBODY)
-			ring_once(pending);
-	}
 	return ticket;
+}
+
+void user_pending_tell(struct user_pending *pending, struct user_ticket *ticket)
+{
+	if (!ticket->slot || call_sleeper(pending))
+		return;
+	ticket->expected = expected_reader(pending);
+	if (ticket->expected == USER_EXPECTS_NOBODY)
+		ring_once(pending);
 }
 
 void user_pending_wait_slot(struct user_pending *pending, struct user_ticket ticket)
@@ -392,10 +455,14 @@ static bool is_waiting(uint32_t word, struct user_ticket ticket, enum slot_state
 }
 
 /* Returns the word as it is then. */
-static uint32_t spin(struct user_ticket ticket, enum slot_state goal)
+static uint32_t spin(struct user_pending *pending, struct user_ticket ticket, enum slot_state goal)
 {
 	uint32_t word = atomic_load(&ticket.slot->word);
-	uint64_t end = now() + SPIN_NS;
+	uint64_t end;
+
+	if (ticket.expected != USER_EXPECTS_POLLER && !may_spin(pending->shared, get(pending->shared->reader_cpu)))
+		return word;
+	end = now() + SPIN_NS;
 
 	while (is_waiting(word, ticket, goal) && now() < end) {
 		for (unsigned i = 0; i < 16 && is_waiting(word, ticket, goal); i++) {
@@ -403,6 +470,7 @@ static uint32_t spin(struct user_ticket ticket, enum slot_state goal)
 			word = atomic_load(&ticket.slot->word);
 		}
 	}
+	note_spin(pending->shared, !is_waiting(word, ticket, goal));
 	return word;
 }
 
@@ -420,7 +488,7 @@ static void expect_nobody(struct user_pending *pending, struct user_ticket *tick
 static bool sleep_on(struct user_pending *pending, struct user_ticket *ticket, uint32_t word, enum slot_state goal)
 {
 	/* How long a reader is expected before it is told. */
-	static const struct timespec expectation = {.tv_nsec = 1000 * 1000};
+	static const struct timespec expectation = {.tv_nsec = 20 * 1000 * 1000};
 	bool fault = goal == DONE;
 	long err;
 
@@ -461,7 +529,7 @@ static void wait_for(struct user_pending *pending, struct user_ticket ticket, en
 {
 	struct user_slot *slot = ticket.slot;
 	bool interrupted = false, gone = false;
-	uint32_t word = ticket.expected == USER_EXPECTS_POLLER ? spin(ticket, goal) : atomic_load(&slot->word);
+	uint32_t word = spin(pending, ticket, goal);
 
 	for (;;) {
 		while (is_waiting(word, ticket, goal) && !interrupted) {
@@ -578,6 +646,7 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 			futex_wake(&slot->word, INT_MAX);
 		taken++;
 	}
+	set(pending->shared->reader_cpu, this_cpu());
 	/* Who polls does not ask for late rings each time. */
 	settle_bell(pending, !taken && atomic_fetch_add(&pending->shared->looks, 1) % 64 == 0);
 	return taken || err > 0 ? (ssize_t)taken : err;
@@ -594,8 +663,13 @@ static bool waits_in(const struct user_slot *slot, uint32_t word, uint64_t start
 /* Ends its wait, unless it is on an errand: then as soon as that has failed. False: look again. */
 static bool wake_slot(struct user_slot *slot, uint32_t *word)
 {
-	if (state_of(*word) != BUSY)
-		return atomic_compare_exchange_strong(&slot->word, word, with_state(*word, DONE));
+	if (state_of(*word) != BUSY) {
+		if (!atomic_compare_exchange_strong(&slot->word, word, with_state(*word, DONE)))
+			return false;
+		if (atomic_load(&slot->sleeping))
+			futex_wake(&slot->word, INT_MAX);
+		return true;
+	}
 	/* Sequentially consistent with the end of the errand: either it sees this, or we see the end. */
 	atomic_store(&slot->missed, 1);
 	return *word == atomic_load(&slot->word) || (*word = atomic_load(&slot->word), false);
@@ -656,8 +730,9 @@ static bool is_under_way(const struct user_slot *slot, uint32_t word, uint32_t *
 /* Until the errand is over, or for so long that its thread may have died. */
 static uint32_t await(struct user_slot *slot, uint32_t word)
 {
-	static const struct timespec patience = {.tv_nsec = 10 * 1000 * 1000};
-	uint64_t end = atomic_load(&slot->sleeping) ? 0 : now() + SPIN_NS;
+	static const struct timespec patience = {.tv_nsec = 50 * 1000 * 1000};
+	bool elsewhere = !atomic_load(&slot->sleeping) && get(slot->cpu) != this_cpu();
+	uint64_t end = elsewhere ? now() + SPIN_NS : 0;
 	uint32_t word_now;
 	long err = 0;
 
@@ -727,8 +802,6 @@ unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_
 			if (!wake_slot(slot, &word))
 				continue;
 			unread |= state_of(word) == UNREAD;
-			if (atomic_load(&slot->sleeping))
-				futex_wake(&slot->word, INT_MAX);
 			woken++;
 			break;
 		}
@@ -746,8 +819,6 @@ void user_pending_end(struct user_pending *pending)
 
 		while (state_of(word) != FREE && state_of(word) < CARRIED && !wake_slot(slot, &word))
 			;
-		if (atomic_load(&slot->sleeping))
-			futex_wake(&slot->word, INT_MAX);
 	}
 }
 
@@ -769,12 +840,30 @@ void user_pending_renew(struct user_pending *pending)
 		announce(pending);
 }
 
+static bool spin_for_message(struct user_pending *pending)
+{
+	struct user_pending_shared *shared = pending->shared;
+	bool found = false;
+	uint64_t end;
+
+	if (!may_spin(shared, get(shared->fault_cpu)))
+		return false;
+	atomic_fetch_add(&shared->spinning, 1);
+	for (end = now() + SPIN_NS; !found && now() < end; found = user_pending_unread(pending))
+		relax();
+	atomic_fetch_sub(&shared->spinning, 1);
+	note_spin(shared, found);
+	return found;
+}
+
 int user_pending_sleep(struct user_pending *pending, const struct timespec *timeout, bool restart)
 {
 	struct user_pending_shared *shared = pending->shared;
 	uint32_t calls;
 	long result = 0;
 
+	if (spin_for_message(pending))
+		return 0;
 	atomic_fetch_add(&shared->sleepers, 1);
 	calls = atomic_load(&shared->calls);
 	if (!user_pending_unread(pending))

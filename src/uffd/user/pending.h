@@ -78,11 +78,13 @@ struct user_ticket {
 };
 
 /*
- * Waiting side: a thread of the owner. Put the message in, with signals blocked; then wait, with signals as the program has
- * them. When every slot is taken nothing was put in: wait until one has been given back, and look anew at why there was a
- * message at all. That wait may last; whoever holds what a reader needs must let go of it first.
+ * Waiting side: a thread of the owner. Put the message in (that of a fault with its own thread id, or 0) and tell the readers, with
+ * signals blocked; then wait, with signals as the program has them. A reader that is told may run at once, so whoever holds what it needs
+ * lets go of that before. When every slot is taken nothing was put in: wait until one has been given back, and look anew at why there was a
+ * message at all. Each wait may last.
  */
 struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg);
+void user_pending_tell(struct user_pending *pending, struct user_ticket *ticket);
 void user_pending_wait_slot(struct user_pending *pending, struct user_ticket ticket);
 void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket); /* a fault: until it is woken */
 void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket); /* an event: until it is read */

@@ -283,8 +283,7 @@ static ssize_t remote_read(const struct uf *uf, struct uffd_msg *msgs, size_t co
 
 	if (!remote->pending.shared)
 		return -EAGAIN;
-	return user_read_messages(&remote->pending, remote->features, !(fcntl(uf->fd, F_GETFL) & O_NONBLOCK), msgs,
-	                          count);
+	return user_read_messages(&remote->pending, remote->features, USER_WAITS_AS_SET, msgs, count);
 }
 
 static void remote_close(struct uf *uf)
@@ -315,7 +314,7 @@ static ssize_t remote_take(const struct uf *uf, struct uffd_msg *msgs, size_t co
 		return -EAGAIN;
 	if (!count)
 		return user_pending_unread(&remote->pending) ? 0 : -EAGAIN;
-	return user_read_messages(&remote->pending, remote->features, false, msgs, count);
+	return user_read_messages(&remote->pending, remote->features, USER_WAITS_NEVER, msgs, count);
 }
 
 static int remote_wait(const struct uf *uf, const struct timespec *timeout, bool restart)

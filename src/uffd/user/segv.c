@@ -54,11 +54,16 @@ static bool call_handler(const struct uf *uf, uint64_t address, uint64_t flags, 
 /* Puts the fault in, with the lock held, so that whoever resolves it from now on finds it; then waits. */
 static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t flags, void *context)
 {
-	struct uffd_msg msg = {.event = UFFD_EVENT_PAGEFAULT, .arg.pagefault = {.flags = flags, .address = address}};
+	struct uffd_msg msg = {
+		.event = UFFD_EVENT_PAGEFAULT,
+		.arg.pagefault = {.flags = flags, .address = address, .feat.ptid = user_space_holder()},
+	};
 	struct user_ticket ticket = user_pending_add(&object->pending, &msg);
 
 	user_object_hold(object);
-	user_space_unlock(interrupted_mask(context));
+	user_space_unlock_in_trap();
+	user_pending_tell(&object->pending, &ticket);
+	restore_signals(interrupted_mask(context));
 	if (ticket.slot)
 		user_pending_wait_done(&object->pending, ticket);
 	else

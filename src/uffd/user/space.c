@@ -90,6 +90,11 @@ void user_space_reset(void)
 	atomic_store(&space.lock.word, 0);
 }
 
+uint32_t user_space_holder(void)
+{
+	return atomic_load_explicit(&space.lock.word, memory_order_relaxed) & ~LOCK_WAITED;
+}
+
 signal_mask user_space_lock(void)
 {
 	signal_mask before = block_signals();

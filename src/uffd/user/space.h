@@ -48,6 +48,7 @@ void user_space_unlock(signal_mask before);
 
 /* The same in the trap, where signals are blocked already and stay so. */
 void user_space_lock_in_trap(void);
+uint32_t user_space_holder(void); /* the thread id of the caller, who holds the lock */
 void user_space_unlock_in_trap(void);
 
 /* In a child of a fork whose lock may be held by a thread that is not there. */

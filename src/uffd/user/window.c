@@ -122,7 +122,7 @@ static bool open_window(const struct user_range *range, uint64_t start, uint64_t
 	return true;
 }
 
-bool user_window_take(struct user_range *range, uint64_t start, size_t len)
+bool user_window_take(struct user_range *range, uint64_t start, size_t len, bool filled)
 {
 	const struct user_memory *memory = &range->memory;
 	uint64_t end = start + len;
@@ -139,5 +139,5 @@ bool user_window_take(struct user_range *range, uint64_t start, size_t len)
 	}
 	/* A run that reaches over the border of one is filled as if there was none. */
 	user_window_close(start, end);
-	return follows && open_window(range, start, end);
+	return filled && follows && open_window(range, start, end);
 }

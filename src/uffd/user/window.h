@@ -16,10 +16,11 @@
 #include "uffd/user/space.h"
 
 /*
- * Before [start, start + len) of a range, all of it hidden, is filled. True: it lies open (as after user_memory_open()), and is no
- * part of a window any more: the caller must fill or shut it. False: it is hidden as it was.
+ * Before [start, start + len) of a range, all of it hidden, is filled or shown. True: it lies open (as after user_memory_open()), and is
+ * no part of a window any more: the caller must publish or shut it. False: it is hidden as it was. With `filled` a window may be opened
+ * for it: not for what could be shown by lifting its guard.
  */
-bool user_window_take(struct user_range *range, uint64_t start, size_t len);
+bool user_window_take(struct user_range *range, uint64_t start, size_t len, bool filled);
 
 /* Hides what lies open in [start, end) in the ordinary way. */
 void user_window_close(uint64_t start, uint64_t end);
