@@ -142,7 +142,8 @@ void uf_close(struct uf *uf);
 
 /*
  * The descriptor: pollable (POLLIN when a message waits) and may be sent with SCM_RIGHTS. It stays the object's.
- * -EINVAL for a null object. [signal]
+ * -EINVAL for a null object. [signal], but for the first call for an object of the user engine that has a handler: that starts the
+ * thread which serves other processes, and fails with -EAGAIN where there can be no more threads.
  */
 int uf_fd(const struct uf *uf);
 

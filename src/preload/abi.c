@@ -45,7 +45,7 @@ static int open_on_user_engine(int flags)
 	if (err)
 		return err;
 	fd = uf_fd(uf);
-	err = descriptors_add(fd, uf);
+	err = fd < 0 ? fd : descriptors_add(fd, uf);
 	if (err) {
 		uf_close(uf);
 		return err;

@@ -51,6 +51,8 @@ struct uf_engine_ops {
 	 * child of a fork, which has the parent's object as the fork has left it.
 	 */
 	bool (*enabled)(const struct uf *uf);
+	/* The descriptor is about to be used as such: to be polled, or passed on. 0 or -errno. NULL: nothing to prepare. */
+	int (*share)(const struct uf *uf);
 	ssize_t (*take)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
 	int (*wait)(const struct uf *uf, const struct timespec *timeout, bool restart); /* user_pending_sleep() */
 	void (*leave)(const struct uf *uf);

@@ -129,6 +129,12 @@ static int open_in_way(struct uf **out, const struct uf_engine_ops *ops, enum uf
 	}
 	uf->handler = opts->handler;
 	uf->arg = opts->arg;
+	/* With a handler few ever use it. */
+	err = opts->handler || !ops->share ? 0 : ops->share(uf);
+	if (err) {
+		uf_close(uf);
+		return err;
+	}
 	*out = uf;
 	return 0;
 }
@@ -265,7 +271,12 @@ void uf_close(struct uf *uf)
 
 int uf_fd(const struct uf *uf)
 {
-	return uf ? uf->fd : -EINVAL;
+	int err;
+
+	if (!uf)
+		return -EINVAL;
+	err = uf->ops->share ? uf->ops->share(uf) : 0;
+	return err ? err : uf->fd;
 }
 
 uint64_t uf_features(const struct uf *uf)

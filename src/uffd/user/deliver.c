@@ -162,11 +162,32 @@ static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, 
 /* The largest part that is delivered by one step: bounds the time that the lock is held for. */
 #define STEP ((size_t)1 << 20)
 
+/* Longer runs are cheap in any way. */
+#define ALONE_MOST 65536
+
+/* A program with one thread, whose handler delivers: nobody can look between the steps. Nobody can kill it alone either. */
+static bool may_fill_alone(const struct user_range *range, uint64_t start, const char *src, size_t len)
+{
+	const struct user_memory *memory = &range->memory;
+
+	return src && !memory->shared && memory->trap == USER_TRAP_GUARD && (memory->prot & PROT_WRITE) &&
+	       len <= ALONE_MOST && !user_window_has(start, len) &&
+	       !user_space_in((uintptr_t)src, (uintptr_t)src + len) && user_memory_is_alone();
+}
+
 /* Fills hidden pages, with zeros if src is NULL. */
 static int fill(struct user_range *range, uint64_t start, const char *src, size_t len, bool protect)
 {
 	const struct user_memory *memory = &range->memory;
-	int err = user_window_take(range, start, len, true) ? 0 : user_memory_open(memory, start, len);
+	int err;
+
+	if (may_fill_alone(range, start, src, len)) {
+		err = user_memory_fill_alone(memory, start, src, len, !protect);
+		if (!err)
+			change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
+		return err;
+	}
+	err = user_window_take(range, start, len, true) ? 0 : user_memory_open(memory, start, len);
 
 	if (err)
 		return err;

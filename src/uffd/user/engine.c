@@ -117,8 +117,6 @@ static int user_open(enum uf_way way, int open_flags, void **state)
 	if (err)
 		return err;
 	err = user_segv_install();
-	if (!err)
-		err = user_service_start(object);
 	if (err) {
 		raw_close(object->pending.bell);
 		user_object_release(object);
@@ -240,9 +238,16 @@ static void user_close(struct uf *uf)
 	user_space_unlock(before);
 	raw_close(uf->fd);
 	/* If it was the last, the object ends before this returns; otherwise the service thread sees to it when it is. */
-	if (poll(&rope, 1, 0) == 1)
+	if (poll(&rope, 1, 0) == 1 || user_service_ensure(object))
 		user_object_end(object);
 	user_object_release(object);
+}
+
+static int user_share(const struct uf *uf)
+{
+	struct user_object *object = uf->state;
+
+	return object->inherited ? 0 : user_service_ensure(object);
 }
 
 static bool user_enabled(const struct uf *uf)
@@ -300,6 +305,7 @@ const struct uf_engine_ops uf_engine_user = {
 	.close = user_close,
 	.scan = user_pagemap_scan,
 	.enabled = user_enabled,
+	.share = user_share,
 	.take = user_take,
 	.wait = user_wait,
 	.leave = user_leave,

@@ -96,10 +96,37 @@ static int duplicate(struct user_range *range, void *unused)
 	return 0;
 }
 
-void user_fork_prepare(void)
+static struct user_object *first_unserved(void)
 {
 	signal_mask before = user_space_lock();
+	struct user_object *object = user_object_first();
 
+	while (object && atomic_load(&object->served))
+		object = object->next;
+	if (object)
+		user_object_hold(object);
+	user_space_unlock(before);
+	return object;
+}
+
+/* The child reaches its parent's objects as any other process. Where there can be no thread it will not. */
+static void serve_all(void)
+{
+	struct user_object *object;
+	int err = 0;
+
+	while (!err && (object = first_unserved())) {
+		err = user_service_ensure(object);
+		user_object_release(object);
+	}
+}
+
+void user_fork_prepare(void)
+{
+	signal_mask before;
+
+	serve_all();
+	before = user_space_lock();
 	fork_state.before = before;
 	fork_state.count = 0;
 	user_space_each(0, UINT64_MAX, duplicate, NULL);
@@ -186,7 +213,7 @@ static void start_children(void)
 	}
 	user_object_list_only(first);
 	for (size_t i = 0; i < fork_state.count; i++)
-		if (user_service_start(fork_state.pairs[i].child))
+		if (user_service_ensure(fork_state.pairs[i].child))
 			user_space_forget(fork_state.pairs[i].child);
 }
 

@@ -11,8 +11,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -275,6 +277,45 @@ int user_memory_publish(const struct user_memory *memory, uint64_t start, size_t
 	err = raw_mprotect(start, len, protection(memory, writable));
 	if (err)
 		user_memory_shut(memory, start, len);
+	return err;
+}
+
+bool user_memory_is_alone(void)
+{
+	/* Undoes nothing when it succeeds, and that it does only then. */
+	return !raw_syscall3(SYS_unshare, CLONE_VM, 0, 0);
+}
+
+/* A request that the kernel refuses after it has read its argument. */
+static bool is_readable(uint64_t at)
+{
+	return raw_syscall6(SYS_rt_sigprocmask, -1, (long)at, 0, 8, 0, 0) == -EINVAL;
+}
+
+static bool all_readable(uint64_t src, size_t len)
+{
+	uint64_t page_mask = ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
+	bool readable = is_readable(src) && is_readable(src + len - 8);
+
+	for (uint64_t page = (src & page_mask) + ~page_mask + 1; readable && page + 8 <= src + len;
+	     page += ~page_mask + 1)
+		readable = is_readable(page);
+	return readable;
+}
+
+int user_memory_fill_alone(const struct user_memory *memory, uint64_t start, const void *src, size_t len, bool writable)
+{
+	int err;
+
+	if (!all_readable((uintptr_t)src, len))
+		return -EFAULT;
+	err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
+	if (err)
+		return err;
+	memcpy((void *)(uintptr_t)start, src, len);
+	err = writable ? 0 : raw_mprotect(start, len, protection(memory, false));
+	if (err)
+		raw_madvise(start, len, ADVICE_GUARD_INSTALL);
 	return err;
 }
 

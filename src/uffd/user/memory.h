@@ -120,6 +120,16 @@ int user_memory_write(const struct user_memory *memory, uint64_t start, const vo
 int user_memory_publish(const struct user_memory *memory, uint64_t start, size_t len, bool writable);
 void user_memory_shut(const struct user_memory *memory, uint64_t start, size_t len);
 
+/*
+ * The three steps in one, where nobody else is there who could see what lies between them: a task that shares this memory with no other.
+ * Hidden pages of private memory, writable for the program. src as above.
+ */
+int user_memory_fill_alone(const struct user_memory *memory, uint64_t start, const void *src, size_t len,
+                           bool writable);
+
+/* Whether no other task shares the caller's memory. False also where the kernel will not tell. */
+bool user_memory_is_alone(void);
+
 /* Shown pages: takes write access away, or gives it back (as far as prot allows). */
 int user_memory_protect(const struct user_memory *memory, uint64_t start, size_t len, bool writable);
 

@@ -33,7 +33,8 @@ struct user_object {
 	bool blocking,
 		inheritable; /* opened without O_NONBLOCK, without O_CLOEXEC: so are the descriptors of its children */
 	struct user_object *next; /* of this process; with the space's lock */
-	struct service *service;  /* its thread's, once there is one */
+	_Atomic bool served;      /* there is a thread that serves other processes, or is about to be */
+	struct service *service;  /* that thread's */
 	bool inherited; /* by a fork: of it there is nothing here but the descriptor. Set before there is another thread */
 	struct uf *_Atomic proxy; /* by which an inherited one is reached */
 };

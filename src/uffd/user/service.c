@@ -230,7 +230,7 @@ void user_service_forget(struct user_object *object)
 	object->service = NULL;
 }
 
-int user_service_start(struct user_object *object)
+static int start(struct user_object *object)
 {
 	struct service *service;
 	signal_mask before;
@@ -254,4 +254,17 @@ int user_service_start(struct user_object *object)
 	}
 	pthread_detach(thread);
 	return 0;
+}
+
+int user_service_ensure(struct user_object *object)
+{
+	bool no = false;
+	int err;
+
+	if (atomic_load(&object->served) || !atomic_compare_exchange_strong(&object->served, &no, true))
+		return 0;
+	err = start(object);
+	if (err)
+		atomic_store(&object->served, false);
+	return err;
 }

@@ -59,8 +59,11 @@ struct service_answer {
 /* Names the bell. 0 or -errno. */
 int user_service_name(struct user_object *object);
 
-/* Starts the thread, which runs with all signals blocked. 0 or -errno. */
-int user_service_start(struct user_object *object);
+/*
+ * Starts the thread, which runs with all signals blocked, unless there is one. 0 or -errno. Until then what other processes send waits in
+ * the bell.
+ */
+int user_service_ensure(struct user_object *object);
 
 /* In the child of a fork: closes what a copy of the parent's service holds. Its thread is not here. */
 void user_service_forget(struct user_object *object);

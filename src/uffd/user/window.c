@@ -50,6 +50,14 @@ void user_window_close(uint64_t start, uint64_t end)
 			close_window(&windows[i]);
 }
 
+bool user_window_has(uint64_t start, size_t len)
+{
+	for (unsigned i = 0; i < WINDOWS; i++)
+		if (windows[i].start < start + len && windows[i].end > start)
+			return true;
+	return false;
+}
+
 static struct window *window_of(uint64_t start, uint64_t end)
 {
 	for (unsigned i = 0; i < WINDOWS; i++)

@@ -22,6 +22,9 @@
  */
 bool user_window_take(struct user_range *range, uint64_t start, size_t len, bool filled);
 
+/* Whether any of [start, start + len) lies open. */
+bool user_window_has(uint64_t start, size_t len);
+
 /* Hides what lies open in [start, end) in the ordinary way. */
 void user_window_close(uint64_t start, uint64_t end);
 
