@@ -45,14 +45,14 @@ enum uf_engine {
 	UF_ENGINE_USER,   /* page faults handled wholly in user space, where the kernel's is absent or refused */
 };
 
-/* How a descriptor of the kernel is had, in the order in which uf_open() tries. */
+/* How a descriptor is had, in the order in which uf_open() tries. */
 enum uf_way {
-	UF_WAY_SYSCALL,   /* userfaultfd(2): needs CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1 */
-	UF_WAY_DEVICE,    /* /dev/userfaultfd, Linux 6.1: needs permission on the node, no capability */
-	UF_WAY_USER_MODE, /* userfaultfd(2) with UFFD_USER_MODE_ONLY, Linux 5.11: needs nothing */
+	UF_WAY_SYSCALL,     /* userfaultfd(2): needs CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd = 1 */
+	UF_WAY_DEVICE,      /* /dev/userfaultfd, Linux 6.1: needs permission on the node, no capability */
+	UF_WAY_USER_MODE,   /* userfaultfd(2) with UFFD_USER_MODE_ONLY, Linux 5.11: needs nothing */
+	UF_WAY_USER_ENGINE, /* the kernel has no part in it, and so cannot refuse it */
 	UF_WAY_COUNT,
 	UF_WAY_ADOPTED = 8, /* it came as a descriptor: uf_adopt() */
-	UF_WAY_NONE = 9,    /* the kernel had no part in it: the user engine */
 };
 
 /* uf_options.flags */

@@ -17,6 +17,7 @@ static const char *const way_keys[UF_WAY_COUNT] = {
 	[UF_WAY_SYSCALL] = "syscall",
 	[UF_WAY_DEVICE] = "device",
 	[UF_WAY_USER_MODE] = "user_mode",
+	[UF_WAY_USER_ENGINE] = "user_engine",
 };
 
 static json_t *names_of(uint64_t mask, const char *(*name_of)(unsigned))

@@ -65,6 +65,14 @@ static bool same_refusal(const struct uf_probe_result *probe, enum uf_way way)
 	return way == UF_WAY_USER_MODE && first->error == second->error && first->obstacle == second->obstacle;
 }
 
+static const char *serves(enum uf_way way, const struct uf_probe_way *result)
+{
+	if (way == UF_WAY_USER_ENGINE)
+		return "serves touches by the program, and by its system calls under userfault run";
+	return result->kernel_faults ? "serves touches by the program and by its system calls"
+	                             : "serves touches by the program; its system calls get EFAULT";
+}
+
 static void print_way(const struct findings *findings, enum uf_way way)
 {
 	const struct uf_probe_way *result = &findings->probe.ways[way];
@@ -72,11 +80,9 @@ static void print_way(const struct findings *findings, enum uf_way way)
 	char reason[256];
 	int column;
 
-	column = printf("  %-11s%-9s", uf_way_name(way), state_of(result->obstacle));
+	column = printf("  %-13s%-9s", uf_way_name(way), state_of(result->obstacle));
 	if (!result->error) {
-		print_wrapped(column, result->kernel_faults
-		                              ? "serves touches by the program and by its system calls"
-		                              : "serves touches by the program; its system calls get EFAULT");
+		print_wrapped(column, serves(way, result));
 		return;
 	}
 	if (same_refusal(&findings->probe, way)) {
@@ -86,7 +92,7 @@ static void print_way(const struct findings *findings, enum uf_way way)
 	snprintf(reason, sizeof(reason), "%s: %s", error_name(result->error), uf_obstacle_text(way, result->obstacle));
 	print_wrapped(column, reason);
 	if (remedy[0])
-		print_wrapped(printf("  %-11s%-9s", "", "remedy"), remedy);
+		print_wrapped(printf("  %-13s%-9s", "", "remedy"), remedy);
 }
 
 static void print_ways(const struct findings *findings)
@@ -94,7 +100,7 @@ static void print_ways(const struct findings *findings)
 	printf("\nWays, in the order in which uf_open() tries them\n");
 	for (enum uf_way way = 0; way < UF_WAY_COUNT; way++)
 		print_way(findings, way);
-	printf("  %-11s", "uf_open()");
+	printf("  %-13s", "uf_open()");
 	if (findings->open_error)
 		printf("fails with %s\n", error_name(findings->open_error));
 	else
@@ -139,7 +145,7 @@ static void print_unavailable(const struct uf_probe_way *way)
 			len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s", len ? " " : "",
 			                        uf_feature_name(bit));
 	if (len)
-		print_wrapped(printf("  not in this kernel: "), names);
+		print_wrapped(printf("  not offered: "), names);
 }
 
 /* One row: the requests of `ioctls`, each in the column that it has in `all`. */

@@ -41,7 +41,7 @@ static int open_on_user_engine(int flags)
 
 	if (flags & ~OPEN_FLAGS)
 		return -EINVAL;
-	err = uf_engine_open(&uf, &uf_engine_user, UF_WAY_SYSCALL, flags);
+	err = uf_engine_open(&uf, &uf_engine_user, UF_WAY_USER_ENGINE, flags);
 	if (err)
 		return err;
 	fd = uf_fd(uf);

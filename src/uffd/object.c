@@ -148,6 +148,11 @@ static bool way_fits(enum uf_way way, unsigned flags)
 	return true;
 }
 
+static bool way_is_of(enum uf_way way, const struct uf_engine_ops *ops)
+{
+	return (way == UF_WAY_USER_ENGINE) == (ops == &uf_engine_user);
+}
+
 int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, const struct uf_options *opts)
 {
 	int open_flags = (opts->flags & UF_OPEN_BLOCKING ? 0 : O_NONBLOCK) |
@@ -165,7 +170,7 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 		bool opened = false;
 		int err;
 
-		if (!way_fits(way, opts->flags))
+		if (!way_is_of(way, ops) || !way_fits(way, opts->flags))
 			continue;
 		err = open_in_way(out, ops, way, open_flags, opts, &opened);
 		if (!err)
@@ -180,14 +185,8 @@ int uf_engine_open_negotiated(struct uf **out, const struct uf_engine_ops *ops, 
 
 static int open_on_user_engine(struct uf **out, const struct uf_options *opts)
 {
-	int err;
-
-	if (opts->flags & UF_OPEN_KERNEL_FAULTS)
-		return -EOPNOTSUPP;
-	err = uf_engine_open_negotiated(out, &uf_engine_user, opts);
-	if (!err)
-		(*out)->way = UF_WAY_NONE;
-	return err;
+	return opts->flags & UF_OPEN_KERNEL_FAULTS ? -EOPNOTSUPP
+	                                           : uf_engine_open_negotiated(out, &uf_engine_user, opts);
 }
 
 int uf_open(struct uf **out, const struct uf_options *opts)

@@ -113,6 +113,8 @@ static enum uf_obstacle diagnose(const struct uf_probe_result *probe, enum uf_wa
 
 	if (!err)
 		return UF_OBSTACLE_NONE;
+	if (way == UF_WAY_USER_ENGINE)
+		return UF_OBSTACLE_OTHER;
 	return way == UF_WAY_DEVICE ? diagnose_device(err) : diagnose_syscall(probe, way);
 }
 
@@ -159,13 +161,18 @@ static int scratch_map(struct scratch *scratch)
 	return scratch->page[UF_MEMORY_ANON] && scratch->page[UF_MEMORY_SHMEM] ? 0 : -ENOMEM;
 }
 
+static const struct uf_engine_ops *engine_of(enum uf_way way)
+{
+	return way == UF_WAY_USER_ENGINE ? &uf_engine_user : &uf_engine_kernel;
+}
+
 static int open_enabled(struct uf **out, enum uf_way way, uint64_t features)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = features};
 	struct uf *uf;
 	int err;
 
-	err = uf_engine_open(&uf, &uf_engine_kernel, way, OPEN_FLAGS);
+	err = uf_engine_open(&uf, engine_of(way), way, OPEN_FLAGS);
 	if (err)
 		return err;
 	err = uf_ioctl(uf, UFFDIO_API, &api);
@@ -217,7 +224,7 @@ static int probe_way(struct uf_probe_way *result, enum uf_way way, const struct 
 {
 	int err;
 
-	err = uf_engine_available(&uf_engine_kernel, way, OPEN_FLAGS, &result->features, &result->ioctls);
+	err = uf_engine_available(engine_of(way), way, OPEN_FLAGS, &result->features, &result->ioctls);
 	if (!err)
 		err = probe_ranges(result, way, scratch);
 	if (!err)
@@ -225,7 +232,7 @@ static int probe_way(struct uf_probe_way *result, enum uf_way way, const struct 
 	if (err)
 		memset(result, 0, sizeof(*result));
 	else
-		result->kernel_faults = way != UF_WAY_USER_MODE;
+		result->kernel_faults = way == UF_WAY_SYSCALL || way == UF_WAY_DEVICE;
 	result->error = err;
 	return err;
 }
@@ -282,7 +289,7 @@ int uf_probe(struct uf_probe_result *result)
 
 #define WAY(name)   (1u << UF_WAY_##name)
 #define EITHER_CALL (WAY(SYSCALL) | WAY(USER_MODE))
-#define ANY_WAY     (EITHER_CALL | WAY(DEVICE))
+#define ANY_WAY     (EITHER_CALL | WAY(DEVICE) | WAY(USER_ENGINE))
 
 /* What is in the way, and what helps: the first line that fits. */
 static const struct advice {
@@ -348,10 +355,8 @@ const char *uf_obstacle_remedy(enum uf_way way, enum uf_obstacle obstacle)
 const char *uf_way_name(enum uf_way way)
 {
 	static const char *const names[] = {
-		[UF_WAY_SYSCALL] = "syscall",
-		[UF_WAY_DEVICE] = "device",
-		[UF_WAY_USER_MODE] = "user-mode",
-		[UF_WAY_ADOPTED] = "adopted",
+		[UF_WAY_SYSCALL] = "syscall",         [UF_WAY_DEVICE] = "device",   [UF_WAY_USER_MODE] = "user-mode",
+		[UF_WAY_USER_ENGINE] = "user-engine", [UF_WAY_ADOPTED] = "adopted",
 	};
 
 	return NAME_OF(names, way);

@@ -84,7 +84,7 @@ struct uf *object_raw(int open_flags)
 	int first = 0;
 	struct uf *uf;
 
-	for (enum uf_way way = 0; way < UF_WAY_COUNT; way++) {
+	for (enum uf_way way = 0; way < UF_WAY_USER_ENGINE; way++) {
 		int err = uf_engine_open(&uf, engine()->ops, way, open_flags | O_CLOEXEC);
 
 		if (!err)

@@ -76,7 +76,7 @@ static int denial;
 static struct way {
 	int err;
 	uint64_t features;
-} ways[UF_WAY_COUNT] = {{0, ALL_FEATURES}, {0, ALL_FEATURES}, {0, ALL_FEATURES}};
+} ways[UF_WAY_USER_ENGINE] = {{0, ALL_FEATURES}, {0, ALL_FEATURES}, {0, ALL_FEATURES}};
 
 static void *zalloc(size_t size)
 {

@@ -346,7 +346,7 @@ TEST(handler_implies_sigbus, "A handler implies UFFD_FEATURE_SIGBUS, and without
 
 	CHECK_EQ(uf_engine_open_negotiated(&uf, &uf_engine_scripted, &opts), 0);
 	CHECK(uf_features(uf) & UFFD_FEATURE_SIGBUS);
-	for (enum uf_way way = 0; way < UF_WAY_COUNT; way++)
+	for (enum uf_way way = 0; way < UF_WAY_USER_ENGINE; way++)
 		scripted_way(way, 0, UFFD_FEATURE_THREAD_ID);
 	CHECK_EQ(uf_engine_open_negotiated(&uf, &uf_engine_scripted, &opts), -EOPNOTSUPP);
 }
