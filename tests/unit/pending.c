@@ -35,7 +35,7 @@ static bool rings(void)
 
 static struct user_ticket put_in(const struct uffd_msg *msg)
 {
-	struct user_ticket ticket = user_pending_add(&pending, msg);
+	struct user_ticket ticket = user_pending_add(&pending, msg, page_size);
 
 	user_pending_tell(&pending, &ticket);
 	return ticket;

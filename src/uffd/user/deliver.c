@@ -162,6 +162,17 @@ static size_t empty_run(struct user_range *range, uint64_t start, uint64_t end, 
 /* The largest part that is delivered by one step: bounds the time that the lock is held for. */
 #define STEP ((size_t)1 << 20)
 
+int user_deliver_publish(struct user_range *range, uint64_t start, size_t len, bool protect)
+{
+	int err;
+
+	change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
+	err = user_memory_publish(&range->memory, start, len, !protect);
+	if (err)
+		change_states(range, start, len, USER_PAGE_HIDDEN);
+	return err;
+}
+
 /* Longer runs are cheap in any way. */
 #define ALONE_MOST 65536
 
@@ -196,11 +207,7 @@ static int fill(struct user_range *range, uint64_t start, const char *src, size_
 		user_memory_shut(memory, start, len);
 		return err;
 	}
-	change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
-	err = user_memory_publish(memory, start, len, !protect);
-	if (err)
-		change_states(range, start, len, USER_PAGE_HIDDEN);
-	return err;
+	return user_deliver_publish(range, start, len, protect);
 }
 
 /* Fills a run, or as many of its pages as the source has. */

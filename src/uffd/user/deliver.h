@@ -30,6 +30,15 @@ size_t user_deliver_zeropage(uint64_t start, size_t len, int *err);
 size_t user_deliver_continue(uint64_t start, size_t len, bool protect, int *err);
 size_t user_deliver_poison(uint64_t start, size_t len, int *err);
 
+/* Moves what lies in [from, from + len), registered or not, and is there; holes are passed over, or end it. Also -EBUSY. move.c */
+size_t user_deliver_move(uint64_t to, uint64_t from, size_t len, bool allow_holes, int *err);
+
+/* Whether memory that is not registered was ever the source of such a move. Without the lock. */
+bool user_deliver_has_moved(void);
+
+/* Shows pages that lie open with their content complete, whose states change with it. 0, or -errno and they are hidden. */
+int user_deliver_publish(struct user_range *range, uint64_t start, size_t len, bool protect);
+
 /* unpopulated: private pages that are not there are marked too (UFFD_FEATURE_WP_UNPOPULATED). 0, -ENOENT, -ENOMEM. */
 int user_deliver_writeprotect(uint64_t start, size_t len, bool protect, bool unpopulated);
 

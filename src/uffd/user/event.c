@@ -71,7 +71,7 @@ static void deliver_one(struct user_event *event)
 	struct user_ticket ticket;
 
 	/* After a wait for a slot the event is as true as before. */
-	while (!(ticket = user_pending_add(&object->pending, &event->msg)).slot && !atomic_load(&object->ended))
+	while (!(ticket = user_pending_add(&object->pending, &event->msg, 0)).slot && !atomic_load(&object->ended))
 		user_pending_wait_slot(&object->pending, ticket);
 	/* An object that ended before the message was in did not end its wait. */
 	if (atomic_load(&object->ended))

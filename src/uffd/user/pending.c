@@ -28,7 +28,7 @@ struct user_slot {
 	_Atomic uint32_t event;    /* UFFD_EVENT_* */
 	_Atomic uint32_t tid;
 	_Atomic uint64_t order;   /* rises from message to message: the oldest is read first */
-	_Atomic uint64_t args[3]; /* a fault: exact address, flags; an event: as in struct uffd_msg */
+	_Atomic uint64_t args[3]; /* a fault: exact address, flags, page size; an event: as in struct uffd_msg */
 	/*
 	 * The errand of this generation: generation << 32 | tray << 8 | mode, set once by compare-and-swap; of another generation: none.
 	 * The result is written while BUSY.
@@ -397,7 +397,7 @@ static struct user_slot *claim(struct user_pending *pending, uint32_t tid, uint3
 	return NULL;
 }
 
-struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg)
+struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg, size_t page_size)
 {
 	/* Before the search: a slot given back after it is noticed by user_pending_wait_slot(). */
 	struct user_ticket ticket = {.word = atomic_load(&pending->shared->freed)};
@@ -413,6 +413,7 @@ struct user_ticket user_pending_add(struct user_pending *pending, const struct u
 	if (msg->event == UFFD_EVENT_PAGEFAULT) {
 		set(slot->args[0], msg->arg.pagefault.address);
 		set(slot->args[1], msg->arg.pagefault.flags);
+		set(slot->args[2], page_size);
 	} else {
 		set(slot->args[0], msg->arg.reserved.reserved1);
 		set(slot->args[1], msg->arg.reserved.reserved2);
@@ -566,11 +567,11 @@ void user_pending_wait_read(struct user_pending *pending, struct user_ticket tic
 	wait_for(pending, ticket, READ);
 }
 
-static void fill_message(struct uffd_msg *msg, const struct user_slot *slot, uint64_t page_mask)
+static void fill_message(struct uffd_msg *msg, const struct user_slot *slot, bool exact)
 {
 	*msg = (struct uffd_msg){.event = (__u8)get(slot->event)};
 	if (msg->event == UFFD_EVENT_PAGEFAULT) {
-		msg->arg.pagefault.address = get(slot->args[0]) & page_mask;
+		msg->arg.pagefault.address = get(slot->args[0]) & (exact ? ~(uint64_t)0 : ~(get(slot->args[2]) - 1));
 		msg->arg.pagefault.flags = get(slot->args[1]);
 		msg->arg.pagefault.feat.ptid = get(slot->tid);
 	} else {
@@ -625,7 +626,6 @@ static int take_slot(struct user_pending *pending, struct user_slot *slot, uint3
 
 ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact)
 {
-	uint64_t page_mask = exact ? ~(uint64_t)0 : ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
 	size_t taken = 0;
 	int err = 0;
 
@@ -635,7 +635,7 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 
 		if (!slot)
 			break;
-		fill_message(&msgs[taken], slot, page_mask);
+		fill_message(&msgs[taken], slot, exact);
 		/* If it moved meanwhile, what was copied may be of another message: look again. */
 		err = take_slot(pending, slot, word, &msgs[taken]);
 		if (err < 0)

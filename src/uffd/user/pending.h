@@ -78,12 +78,12 @@ struct user_ticket {
 };
 
 /*
- * Waiting side: a thread of the owner. Put the message in (that of a fault with its own thread id, or 0) and tell the readers, with
+ * Waiting side: a thread of the owner. Put the message in (that of a fault with its own thread id, or 0, and with the size of its page) and tell the readers, with
  * signals blocked; then wait, with signals as the program has them. A reader that is told may run at once, so whoever holds what it needs
  * lets go of that before. When every slot is taken nothing was put in: wait until one has been given back, and look anew at why there was a
  * message at all. Each wait may last.
  */
-struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg);
+struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg, size_t page_size);
 void user_pending_tell(struct user_pending *pending, struct user_ticket *ticket);
 void user_pending_wait_slot(struct user_pending *pending, struct user_ticket ticket);
 void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket); /* a fault: until it is woken */
@@ -92,7 +92,7 @@ void user_pending_wait_read(struct user_pending *pending, struct user_ticket tic
 /*
  * Reading side: any process. Takes up to `count` unread messages, faults before events and each kind oldest first, as the
  * kernel does. Returns how many; 0 for none; -errno when there is one that cannot be taken, and no other was.
- * `exact`: addresses as they are, else rounded down to the system's page.
+ * `exact`: addresses as they are, else those of their pages.
  */
 ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact);
 

@@ -261,7 +261,8 @@ static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 
 	if (!arg)
 		return -EFAULT;
-	if (_IOC_SIZE(request) > sizeof(((struct service_request *)0)->arg))
+	/* The kernel moves pages of the caller's own memory only. */
+	if (request == UFFDIO_MOVE || _IOC_SIZE(request) > sizeof(((struct service_request *)0)->arg))
 		return -EINVAL;
 	before = block_signals();
 	if (lock_take(&remote->lock))

@@ -53,7 +53,7 @@ static int request_api(struct user_object *object, struct uffdio_api *api)
 /* What a range takes, by its modes and memory. */
 static uint64_t range_requests(uint64_t start, uint64_t end, uint64_t mode)
 {
-	uint64_t requests = REQUEST(WAKE) | REQUEST(COPY) | REQUEST(POISON) | REQUEST(ZEROPAGE);
+	uint64_t requests = REQUEST(WAKE) | REQUEST(COPY) | REQUEST(POISON) | REQUEST(ZEROPAGE) | REQUEST(MOVE);
 
 	for (uint64_t at = start; at < end;) {
 		const struct user_range *range = user_space_at(at);
@@ -61,7 +61,7 @@ static uint64_t range_requests(uint64_t start, uint64_t end, uint64_t mode)
 		if (!range)
 			break;
 		if (range->memory.type == UF_MEMORY_HUGETLB)
-			requests &= ~REQUEST(ZEROPAGE);
+			requests &= ~(REQUEST(ZEROPAGE) | REQUEST(MOVE));
 		at = range->memory.end;
 	}
 	if (mode & UFFDIO_REGISTER_MODE_WP)
@@ -190,6 +190,28 @@ static int request_copy(struct user_object *object, struct uffdio_copy *copy, st
 	                 copy->mode & UFFDIO_COPY_MODE_DONTWAKE ? NULL : wake);
 }
 
+static int request_move(struct user_object *object, struct uffdio_move *move, struct user_wake *wake)
+{
+	const uint64_t modes = UFFDIO_MOVE_MODE_DONTWAKE | UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES;
+	signal_mask before;
+	size_t done = 0;
+	int err = check_range(move->dst, move->len);
+
+	if (!err)
+		err = check_range(move->src, move->len);
+	if (!err && (move->mode & ~modes))
+		err = -EINVAL;
+	if (err)
+		return err;
+	before = lock_settled(object, &err);
+	if (!err)
+		done = user_deliver_move(move->dst, move->src, move->len, move->mode & UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES,
+		                         &err);
+	user_space_unlock(before);
+	return delivered(&move->move, move->dst, move->len, done, err,
+	                 move->mode & UFFDIO_MOVE_MODE_DONTWAKE ? NULL : wake);
+}
+
 static int request_zeropage(struct user_object *object, struct uffdio_zeropage *zero, struct user_wake *wake)
 {
 	signal_mask before;
@@ -286,6 +308,8 @@ int user_request(struct user_object *object, unsigned long request, void *arg, s
 		return request_wake(arg, wake);
 	case UFFDIO_COPY:
 		return request_copy(object, arg, wake);
+	case UFFDIO_MOVE:
+		return request_move(object, arg, wake);
 	case UFFDIO_ZEROPAGE:
 		return request_zeropage(object, arg, wake);
 	case UFFDIO_CONTINUE:

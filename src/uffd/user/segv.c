@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <string.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "uffd/chain.h"
 #include "uffd/trycopy.h"
+#include "uffd/user/advice.h"
 #include "uffd/user/deliver.h"
 #include "uffd/user/fork.h"
 #include "uffd/user/object.h"
@@ -52,13 +54,14 @@ static bool call_handler(const struct uf *uf, uint64_t address, uint64_t flags, 
 }
 
 /* Puts the fault in, with the lock held, so that whoever resolves it from now on finds it; then waits. */
-static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t flags, void *context)
+static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t page_size, uint64_t flags,
+                          void *context)
 {
 	struct uffd_msg msg = {
 		.event = UFFD_EVENT_PAGEFAULT,
 		.arg.pagefault = {.flags = flags, .address = address, .feat.ptid = user_space_holder()},
 	};
-	struct user_ticket ticket = user_pending_add(&object->pending, &msg);
+	struct user_ticket ticket = user_pending_add(&object->pending, &msg, page_size);
 
 	user_object_hold(object);
 	user_space_unlock_in_trap();
@@ -111,7 +114,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 		return true;
 	case USER_FAULT:
 		if (!(features & UFFD_FEATURE_SIGBUS)) {
-			wait_in_fault(object, address, flags, context);
+			wait_in_fault(object, address, range->memory.page_size, flags, context);
 			return true;
 		}
 		uf = object->uf;
@@ -126,6 +129,20 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 	return false;
 }
 
+/*
+ * Memory that is not registered was the source of a UFFDIO_MOVE just now, and so write-protected for a moment: if the access is allowed
+ * (again), the trap is a late one. Guards give another code, and other protection makes the kernel refuse.
+ */
+static bool is_late(const siginfo_t *info, const void *context)
+{
+	bool write = chain_access_flags(context) & UFFD_PAGEFAULT_FLAG_WRITE;
+	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	return info->si_code == SEGV_ACCERR && user_deliver_has_moved() &&
+	       !raw_madvise((uint64_t)(uintptr_t)info->si_addr & ~(page_size - 1), page_size,
+	                    write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ);
+}
+
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	uint64_t address = (uint64_t)(uintptr_t)info->si_addr;
@@ -137,7 +154,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		if (take_fault(user_space_at(address), address, info, context))
 			return;
 	}
-	if (info->si_code > 0 && try_copy_failed(context))
+	if (info->si_code > 0 && (is_late(info, context) || try_copy_failed(context)))
 		return;
 	chain_pass_on(&segv.link, info, context);
 }

@@ -337,9 +337,9 @@ static int check_register(struct user_object *object, uint64_t start, uint64_t e
 	for (int i = 0; i < count; i++) {
 		uint64_t page_mask = pieces[i].page_size - 1;
 
-		/* Not yet tried, so not offered: neither MISSING_HUGETLBFS nor WP_HUGETLBFS_SHMEM. */
-		if (pieces[i].type == UF_MEMORY_HUGETLB || ((pieces[i].start | pieces[i].end) & page_mask) ||
-		    ((mode & UFFDIO_REGISTER_MODE_MINOR) && pieces[i].type == UF_MEMORY_ANON))
+		if (((pieces[i].start | pieces[i].end) & page_mask) ||
+		    /* Of a file of hugetlbfs the kernel does not tell which pages it has. */
+		    ((mode & UFFDIO_REGISTER_MODE_MINOR) && pieces[i].type != UF_MEMORY_SHMEM))
 			return -EINVAL;
 	}
 	for (size_t i = index_of(start); i < space.count && space.slots[i].range.memory.start < end; i++)
