@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/rawsys.h"
+#include "base/task.h"
 #include "uffd/user/event.h"
 #include "uffd/user/object.h"
 
@@ -25,6 +26,43 @@ static int reserve(struct user_events *events)
 	return 0;
 }
 
+static uint32_t *entry_of(struct user_object *object, uint32_t tid)
+{
+	for (size_t i = 0; i < USER_CHANGERS; i++)
+		if (object->changers[i] == tid)
+			return &object->changers[i];
+	return NULL;
+}
+
+static void begin_change(struct user_object *object)
+{
+	uint32_t *entry = entry_of(object, 0);
+
+	if (entry)
+		*entry = user_space_holder();
+	object->changing++;
+}
+
+static void end_change(struct user_object *object)
+{
+	uint32_t *entry = entry_of(object, user_space_holder());
+
+	if (entry)
+		*entry = 0;
+	object->changing--;
+}
+
+bool user_events_pending(struct user_object *object)
+{
+	for (size_t i = 0; object->changing && i < USER_CHANGERS; i++) {
+		if (object->changers[i] && task_is_gone(object->changers[i])) {
+			object->changers[i] = 0;
+			object->changing--;
+		}
+	}
+	return object->changing;
+}
+
 int user_events_note(struct user_events *events, struct user_object *object, uint64_t feature,
                      const struct uffd_msg *msg)
 {
@@ -36,7 +74,7 @@ int user_events_note(struct user_events *events, struct user_object *object, uin
 	if (err)
 		return err;
 	user_object_hold(object);
-	object->changing++;
+	begin_change(object);
 	events->list[events->count++] = (struct user_event){.object = object, .msg = *msg};
 	return 0;
 }
@@ -61,7 +99,7 @@ static void forget(struct user_events *events)
 void user_events_drop(struct user_events *events)
 {
 	for (size_t i = 0; i < events->count; i++)
-		events->list[i].object->changing--;
+		end_change(events->list[i].object);
 	forget(events);
 }
 
@@ -80,7 +118,7 @@ static void deliver_one(struct user_event *event)
 	if (ticket.slot)
 		user_pending_wait_read(&object->pending, ticket);
 	user_space_lock_in_trap();
-	object->changing--;
+	end_change(object);
 	user_space_unlock_in_trap();
 }
 

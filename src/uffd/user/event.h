@@ -32,6 +32,11 @@ int user_events_note(struct user_events *events, struct user_object *object, uin
 
 bool user_events_has(const struct user_events *events, const struct user_object *object, uint8_t kind);
 
+/*
+ * Whether an object is changing still. A task that was killed before its event was read changes nothing any more. With the lock held.
+ */
+bool user_events_pending(struct user_object *object);
+
 /* Nothing has changed after all. With the lock held. */
 void user_events_drop(struct user_events *events);
 

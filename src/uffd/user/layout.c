@@ -235,93 +235,120 @@ int user_layout_mprotect(uint64_t addr, size_t len, int prot, int pkey)
  * Content that goes.
  */
 
-static int note_remove(struct user_range *range, void *arg)
-{
-	struct uffd_msg msg = {
-		.event = UFFD_EVENT_REMOVE,
-		.arg.remove = {.start = range->memory.start, .end = range->memory.end},
-	};
+/* Of one call: what is removed, and whom to tell. */
+struct removal {
+	uint64_t start, end;
+	struct user_events events;
+};
 
-	return user_events_note(arg, range->object, UFFD_FEATURE_EVENT_REMOVE, &msg);
+/* The part of a range that a call is about. */
+static uint64_t start_in(const struct user_range *range, uint64_t start)
+{
+	return range->memory.start > start ? range->memory.start : start;
 }
 
-static void set_all(struct user_range *range, uint8_t state)
+static uint64_t end_in(const struct user_range *range, uint64_t end)
 {
-	for (uint64_t page = range->memory.start; page < range->memory.end; page += range->memory.page_size)
-		*user_page_state(range, page) = state;
+	return range->memory.end < end ? range->memory.end : end;
+}
+
+static int note_remove(struct user_range *range, void *arg)
+{
+	struct removal *removal = arg;
+	struct uffd_msg msg = {
+		.event = UFFD_EVENT_REMOVE,
+		.arg.remove = {.start = start_in(range, removal->start), .end = end_in(range, removal->end)},
+	};
+
+	return user_events_note(&removal->events, range->object, UFFD_FEATURE_EVENT_REMOVE, &msg);
+}
+
+static void set_all(struct user_range *range, uint64_t start, uint64_t end, uint8_t state)
+{
+	memset(user_page_state(range, start), state, (end - start) / range->memory.page_size);
 }
 
 /* Private: the pages are gone, and with them their protection and what else was marked. */
-static int empty_private(struct user_range *range)
+static int empty_private(struct user_range *range, uint64_t start, uint64_t end)
 {
-	const struct user_memory *memory = &range->memory;
 	bool missing = range->mode & UFFDIO_REGISTER_MODE_MISSING;
-	int err = user_space_hide(range, memory->start, memory->end);
+	int err = user_space_hide(range, start, end);
 
 	if (err)
 		return err;
-	set_all(range, USER_PAGE_HIDDEN);
+	set_all(range, start, end, USER_PAGE_HIDDEN);
 	if (missing)
 		return 0;
-	set_all(range, 0);
-	err = user_memory_show(memory, memory->start, memory->end - memory->start, true);
+	set_all(range, start, end, 0);
+	err = user_memory_show(&range->memory, start, end - start, true);
 	if (err)
-		set_all(range, USER_PAGE_HIDDEN);
+		set_all(range, start, end, USER_PAGE_HIDDEN);
 	return err;
 }
 
 /* Shared: the file keeps the pages, so only who waits for minor faults sees a difference. Protection stays. */
-static int empty_shared(struct user_range *range)
+static int empty_shared(struct user_range *range, uint64_t start, uint64_t end)
 {
 	const struct user_memory *memory = &range->memory;
 	int err = 0;
 
-	for (uint64_t page = memory->start; !err && page < memory->end; page += memory->page_size) {
-		uint8_t *state = user_page_state(range, page);
-
-		if (!(range->mode & UFFDIO_REGISTER_MODE_MINOR) || (*state & USER_PAGE_HIDDEN))
-			continue;
-		err = user_space_hide(range, page, page + memory->page_size);
-	}
+	for (uint64_t page = start; !err && page < end; page += memory->page_size)
+		if ((range->mode & UFFDIO_REGISTER_MODE_MINOR) && !(*user_page_state(range, page) & USER_PAGE_HIDDEN))
+			err = user_space_hide(range, page, page + memory->page_size);
 	return err;
 }
 
 /* The file loses the pages. Hidden first, so that nobody sees the hole; and again, since the hole may take guards with it. */
-static int punch(struct user_range *range)
+static int punch(struct user_range *range, uint64_t start, uint64_t end)
 {
-	const struct user_memory *memory = &range->memory;
-	size_t len = memory->end - memory->start;
 	bool hides = range->mode & (UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
 	int err;
 
-	if (!memory->shared)
-		return raw_madvise(memory->start, len, MADV_REMOVE);
-	err = hides ? user_space_hide(range, memory->start, memory->end) : 0;
+	if (!range->memory.shared)
+		return raw_madvise(start, end - start, MADV_REMOVE);
+	err = hides ? user_space_hide(range, start, end) : 0;
 	if (!err)
-		err = raw_madvise(memory->start, len, MADV_REMOVE);
+		err = raw_madvise(start, end - start, MADV_REMOVE);
 	if (!err && hides)
-		err = user_space_hide(range, memory->start, memory->end);
+		err = user_space_hide(range, start, end);
 	return err;
 }
 
-static int empty_range(struct user_range *range, int advice)
+static int empty_part(struct user_range *range, uint64_t start, uint64_t end, int advice)
 {
 	if (advice == MADV_REMOVE)
-		return punch(range);
+		return punch(range, start, end);
 	if (range->memory.shared)
-		return empty_shared(range);
+		return empty_shared(range, start, end);
 	/* Freed one day, or at once: nobody can rely on either. */
-	return empty_private(range);
+	return empty_private(range, start, end);
+}
+
+/* Pages of huge pages go whole or not at all, as the kernel has it. */
+static bool is_whole(const struct user_range *range, uint64_t start, uint64_t end)
+{
+	return !((start | end) & (range->memory.page_size - 1));
+}
+
+/* Of memory that nobody tracks: what was poisoned in it is gone. */
+static int forget_part(uint64_t start, uint64_t end)
+{
+	int err = user_space_split(start, end);
+	struct user_range *range = err ? NULL : user_space_at(start);
+
+	if (range)
+		user_space_release(range);
+	return err;
 }
 
 /* Parts that are not mapped are told of at the end; the rest is done. */
 static int empty(uint64_t at, uint64_t end, int advice)
 {
-	int hole = 0, err = user_space_split(at, end);
+	int hole = 0, err = 0;
 
 	while (!err && at < end) {
 		struct user_range *range = user_space_next(at);
-		uint64_t stop = range && range->memory.start < end ? range->memory.start : end;
+		uint64_t stop = range && range->memory.start < end ? start_in(range, at) : end;
 
 		if (at < stop)
 			err = raw_madvise(at, stop - at, advice);
@@ -331,10 +358,11 @@ static int empty(uint64_t at, uint64_t end, int advice)
 		}
 		at = stop;
 		if (!err && at < end) {
-			at = range->memory.end;
-			err = empty_range(range, advice);
+			stop = end_in(range, end);
+			err = is_whole(range, at, stop) ? empty_part(range, at, stop, advice) : -EINVAL;
 			if (!err && !range->object)
-				user_space_release(range);
+				err = forget_part(at, stop);
+			at = stop;
 		}
 	}
 	return err ? err : hole;
@@ -342,16 +370,14 @@ static int empty(uint64_t at, uint64_t end, int advice)
 
 static int empty_with_events(uint64_t start, uint64_t end, int advice)
 {
-	struct user_events events = {0};
+	struct removal removal = {.start = start, .end = end};
 	signal_mask before = user_space_lock();
-	int err = user_space_split(start, end);
+	int err = user_space_each(start, end, note_remove, &removal);
 
-	if (!err)
-		err = user_space_each(start, end, note_remove, &events);
 	if (err)
-		user_events_drop(&events);
+		user_events_drop(&removal.events);
 	/* Waits with the lock released: what is registered may be something else after it. */
-	user_events_deliver(&events);
+	user_events_deliver(&removal.events);
 	if (!err) {
 		user_space_lock_in_trap();
 		err = empty(start, end, advice);

@@ -17,6 +17,8 @@
  * Held by its descriptor, and by each thread that waits in a fault of it: its memory must outlast their waits. A thread that leaves
  * its wait by a longjmp keeps it for good.
  */
+#define USER_CHANGERS 32
+
 struct user_object {
 	_Atomic uint32_t holders;
 	struct user_pending pending;
@@ -28,6 +30,7 @@ struct user_object {
 	 * places that are something else now. Changed and read with the space's lock held.
 	 */
 	unsigned changing;
+	uint32_t changers[USER_CHANGERS]; /* thread ids of those who do, as far as there is room; 0: free */
 	_Atomic bool ended;
 	bool user_mode_only; /* the kernel's own touches are not served */
 	bool blocking,

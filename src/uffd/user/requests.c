@@ -8,6 +8,7 @@
 
 #include "base/rawsys.h"
 #include "uffd/user/deliver.h"
+#include "uffd/user/event.h"
 #include "uffd/user/object.h"
 
 static bool is_enabled(const struct user_object *object)
@@ -145,7 +146,7 @@ static signal_mask lock_settled(struct user_object *object, int *err)
 {
 	signal_mask before = user_space_lock();
 
-	*err = object->changing ? -EAGAIN : 0;
+	*err = user_events_pending(object) ? -EAGAIN : 0;
 	return before;
 }
 

@@ -27,16 +27,69 @@ static struct {
 	size_t count, capacity;
 	/* Where ranges lie, for a look without the lock: the truth when the lock was released last. Relaxed: a hint. */
 	_Atomic uint64_t low, high;
-	bool torn;      /* the list is being changed */
 	bool inherited; /* a holder of the lock was killed once */
 } space;
 
+/*
+ * Changes of the list. A task may be killed in the middle of one, so it is written down first, and then carried out in steps each of which may
+ * be done twice: a slot goes out, one comes in, one is replaced. Whoever takes the lock over goes on where it was left.
+ */
+enum phase { AT_REST, TAKE_OUT, PUT_IN, FINISH };
+
+static struct {
+	enum phase phase, then; /* after TAKE_OUT */
+	size_t out, in,
+		room; /* the slot that goes, or has gone so far; where the new one belongs, and where there is room for it now */
+	size_t count; /* of slots, before and after */
+	size_t new_count;
+	struct slot slot; /* that comes in */
+	bool replaces;    /* slots[replaced] becomes `other`, and its block belongs to so many ranges */
+	size_t replaced, ranges;
+	struct slot other;
+} edit;
+
 /* What a task did before it was killed is there; only the compiler could have done it in another order. */
-static void tear(bool torn)
+static inline void in_order(void)
 {
 	atomic_signal_fence(memory_order_seq_cst);
-	space.torn = torn;
-	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static void enter(enum phase phase)
+{
+	in_order();
+	edit.phase = phase;
+	in_order();
+}
+
+static void carry_on(void)
+{
+	if (edit.phase == TAKE_OUT) {
+		while (edit.out + 1 < edit.count) {
+			space.slots[edit.out] = space.slots[edit.out + 1];
+			in_order();
+			edit.out++;
+			in_order();
+		}
+		enter(edit.then);
+	}
+	if (edit.phase == PUT_IN) {
+		while (edit.room > edit.in) {
+			space.slots[edit.room] = space.slots[edit.room - 1];
+			in_order();
+			edit.room--;
+			in_order();
+		}
+		space.slots[edit.in] = edit.slot;
+		enter(FINISH);
+	}
+	if (edit.phase == FINISH) {
+		if (edit.replaces) {
+			space.slots[edit.replaced] = edit.other;
+			edit.other.block->ranges = edit.ranges;
+		}
+		space.count = edit.new_count;
+		enter(AT_REST);
+	}
 }
 
 /* Of the pages of a range that are being hidden. */
@@ -54,8 +107,7 @@ static void finish_hiding(struct user_range *range)
 
 static void inherit(void)
 {
-	if (space.torn)
-		raw_syscall3(SYS_kill, raw_getpid(), SIGABRT, 0);
+	carry_on();
 	space.inherited = true;
 	user_window_close(0, UINT64_MAX);
 	for (size_t i = 0; i < space.count; i++)
@@ -176,11 +228,24 @@ static int reserve(size_t extra)
 
 static void insert(size_t at, const struct slot *slot)
 {
-	tear(true);
-	memmove(space.slots + at + 1, space.slots + at, (space.count - at) * sizeof(*slot));
-	space.slots[at] = *slot;
-	space.count++;
-	tear(false);
+	edit.in = at;
+	edit.room = space.count;
+	edit.new_count = space.count + 1;
+	edit.slot = *slot;
+	edit.replaces = false;
+	enter(PUT_IN);
+	carry_on();
+}
+
+static void take_out(size_t at)
+{
+	edit.out = at;
+	edit.count = space.count;
+	edit.new_count = space.count - 1;
+	edit.replaces = false;
+	edit.then = FINISH;
+	enter(TAKE_OUT);
+	carry_on();
 }
 
 /* Cuts the range that holds addr in two there; both keep the states of their pages. There is room for one more. */
@@ -199,10 +264,16 @@ static void cut(uint64_t addr)
 	tail.range.pages += offset / tail.range.memory.page_size;
 	if (tail.range.memory.alias)
 		tail.range.memory.alias += offset;
-	tear(true);
-	tail.block->ranges++;
-	space.slots[at] = head;
-	insert(at + 1, &tail);
+	edit.in = at + 1;
+	edit.room = space.count;
+	edit.new_count = space.count + 1;
+	edit.slot = tail;
+	edit.replaces = true;
+	edit.replaced = at;
+	edit.other = head;
+	edit.ranges = head.block->ranges + 1;
+	enter(PUT_IN);
+	carry_on();
 }
 
 /* Takes a range out of the space; what it describes has been made ordinary. */
@@ -210,10 +281,7 @@ static void drop(size_t at)
 {
 	struct slot slot = space.slots[at];
 
-	tear(true);
-	memmove(space.slots + at, space.slots + at + 1, (space.count - at - 1) * sizeof(slot));
-	space.count--;
-	tear(false);
+	take_out(at);
 	user_memory_dispose(&slot.range.memory);
 	if (--slot.block->ranges == 0)
 		raw_munmap((uint64_t)(uintptr_t)slot.block, slot.block->size);
@@ -448,7 +516,7 @@ int user_space_hide(struct user_range *range, uint64_t start, uint64_t end)
 	for (size_t i = 0; i < pages; i++)
 		if (!(states[i] & USER_PAGE_HIDDEN))
 			states[i] |= USER_PAGE_HIDDEN | USER_PAGE_HIDING;
-	atomic_signal_fence(memory_order_seq_cst);
+	in_order();
 	err = user_memory_hide(&range->memory, start, end);
 	for (size_t i = 0; i < pages; i++) {
 		if (err && states[i] & USER_PAGE_HIDING)
@@ -509,6 +577,14 @@ void user_space_drop(uint64_t start, uint64_t end)
 		drop(at);
 }
 
+/* Where a range belongs that begins at addr, when the slot `out` has gone. */
+static size_t place_without(size_t out, uint64_t addr)
+{
+	size_t at = index_of(addr);
+
+	return at > out ? at - 1 : at;
+}
+
 void user_space_move(uint64_t from, size_t len, uint64_t to)
 {
 	size_t at;
@@ -516,12 +592,17 @@ void user_space_move(uint64_t from, size_t len, uint64_t to)
 	while ((at = index_of(from)) < space.count && space.slots[at].range.memory.start < from + len) {
 		struct slot slot = space.slots[at];
 
-		tear(true);
-		memmove(space.slots + at, space.slots + at + 1, (space.count - at - 1) * sizeof(slot));
-		space.count--;
 		slot.range.memory.start = slot.range.memory.start - from + to;
 		slot.range.memory.end = slot.range.memory.end - from + to;
-		insert(index_of(slot.range.memory.start), &slot);
+		edit.out = at;
+		edit.count = edit.new_count = space.count;
+		edit.in = place_without(at, slot.range.memory.start);
+		edit.room = space.count - 1;
+		edit.slot = slot;
+		edit.replaces = false;
+		edit.then = PUT_IN;
+		enter(TAKE_OUT);
+		carry_on();
 	}
 }
 

@@ -12,7 +12,7 @@
  * Its holder can be killed at any instruction while others go on (base/lock.h). So a page's state is written in an order that
  * tells what is left to do: before memory is hidden it is HIDDEN and HIDING, and whoever takes the lock over finishes that; before a
  * page is shown it is not HIDDEN any more, its content is complete, and a thread that traps on it shows it (user_space_mend).
- * The list of ranges changes at once, but for a few stores: a task killed between those takes its process along.
+ * Changes of the list of ranges are written down first, and finished by whoever takes the lock over.
  */
 #ifndef UFFD_USER_SPACE_H
 #define UFFD_USER_SPACE_H
