@@ -151,7 +151,7 @@ static bool find(uint64_t address, size_t *region, size_t *page)
 /* 0, or errno. What is there already, or nowhere any more, is as good as delivered: whoever waits looks again. */
 static int deliver(size_t region, size_t page, uint64_t at)
 {
-	uint64_t content[page_size / sizeof(uint64_t)] __attribute__((aligned(4096)));
+	uint64_t content[65536 / sizeof(uint64_t)] __attribute__((aligned(4096)));
 	struct uffdio_range range = {at, page_size};
 	int err = 0;
 
