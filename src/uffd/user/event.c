@@ -52,8 +52,13 @@ static void end_change(struct user_object *object)
 	object->changing--;
 }
 
+/* Asked again and again while an event is unread; to find out about a task is dear. */
+#define ASKED_OFTEN 256
+
 bool user_events_pending(struct user_object *object)
 {
+	if (!object->changing || ++object->asked % ASKED_OFTEN)
+		return object->changing;
 	for (size_t i = 0; object->changing && i < USER_CHANGERS; i++) {
 		if (object->changers[i] && task_is_gone(object->changers[i])) {
 			object->changers[i] = 0;

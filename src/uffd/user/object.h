@@ -30,6 +30,7 @@ struct user_object {
 	 * places that are something else now. Changed and read with the space's lock held.
 	 */
 	unsigned changing;
+	unsigned asked;                   /* how often somebody wanted to know it */
 	uint32_t changers[USER_CHANGERS]; /* thread ids of those who do, as far as there is room; 0: free */
 	_Atomic bool ended;
 	bool user_mode_only; /* the kernel's own touches are not served */
