@@ -8,6 +8,7 @@
 
 #include "base/rawsys.h"
 #include "preload/settings.h"
+#include "uffd/user/space.h"
 
 static struct settings now = {.kernel_first = true};
 static char library[512];
@@ -15,10 +16,13 @@ static char library[512];
 __attribute__((constructor)) static void read_settings(void)
 {
 	const char *engine = getenv(SETTING_ENGINE), *verbose = getenv(SETTING_VERBOSE);
+	const char *trap = getenv(SETTING_TRAP);
 	Dl_info info;
 
 	now.kernel_first = !engine || strcmp(engine, "user") != 0;
 	now.verbose = verbose && !strcmp(verbose, "1");
+	if (trap && !strcmp(trap, "mprotect"))
+		user_space_use_mprotect();
 	if (dladdr((void *)read_settings, &info) && strlen(info.dli_fname) < sizeof(library))
 		strcpy(library, info.dli_fname);
 }

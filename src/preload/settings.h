@@ -7,6 +7,7 @@
  *	LD_PRELOAD          with this library first
  *	USERFAULT_RUN       "user": the user engine alone; "auto": where the kernel refuses
  *	USERFAULT_VERBOSE   "1": tell on standard error what is done
+ *	USERFAULT_TRAP      "mprotect": hide pages without guard pages
  */
 #ifndef PRELOAD_SETTINGS_H
 #define PRELOAD_SETTINGS_H
@@ -16,6 +17,7 @@
 
 #define SETTING_ENGINE  "USERFAULT_RUN"
 #define SETTING_VERBOSE "USERFAULT_VERBOSE"
+#define SETTING_TRAP    "USERFAULT_TRAP"
 
 struct settings {
 	bool kernel_first; /* ask the kernel before the user engine */

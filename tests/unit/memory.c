@@ -126,8 +126,9 @@ static int fill(const struct user_memory *memory, uint64_t start, const void *sr
 		return err;
 	err = user_memory_write(memory, start, src, len);
 	if (!err)
-		return user_memory_publish(memory, start, len, writable);
-	user_memory_shut(memory, start, len);
+		err = user_memory_publish(memory, start, len, writable);
+	if (err)
+		user_memory_shut(memory, start, len);
 	return err;
 }
 

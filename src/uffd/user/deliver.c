@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "uffd/user/deliver.h"
+#include "uffd/user/scarce.h"
 #include "uffd/user/window.h"
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
@@ -23,7 +24,7 @@ static bool is_present(const struct user_range *range, uint64_t page, uint8_t st
 
 	if (!range->memory.shared) {
 		if (state & USER_PAGE_HIDDEN)
-			return false;
+			return state & USER_PAGE_READY;
 		if (range->mode & UFFDIO_REGISTER_MODE_MISSING)
 			return true;
 	}
@@ -94,16 +95,20 @@ static enum user_verdict judge_hidden(struct user_range *range, uint64_t page, u
 	return USER_RETRY;
 }
 
-enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async,
+enum user_verdict user_deliver_judge(struct user_range *range, uint64_t *addr, bool write, bool wp_async,
                                      uint64_t *flags)
 {
-	uint64_t page = addr & ~(uint64_t)(range->memory.page_size - 1);
+	uint64_t page = *addr & ~(uint64_t)(range->memory.page_size - 1);
 	uint8_t *state = user_page_state(range, page);
 
 	if (*state & USER_PAGE_POISONED)
 		return USER_POISONED;
 	if (!(range->memory.prot & (write ? PROT_WRITE : PROT_READ | PROT_WRITE | PROT_EXEC)))
 		return USER_FOREIGN;
+	if (*state & USER_PAGE_READY) {
+		*flags = 0;
+		return user_scarce_judge(range, addr);
+	}
 	if (*state & USER_PAGE_HIDDEN)
 		return judge_hidden(range, page, state, write, flags);
 	if (!write || !(*state & USER_PAGE_PROTECTED))
@@ -168,9 +173,7 @@ int user_deliver_publish(struct user_range *range, uint64_t start, size_t len, b
 
 	change_states(range, start, len, protect ? USER_PAGE_PROTECTED : 0);
 	err = user_memory_publish(&range->memory, start, len, !protect);
-	if (err)
-		change_states(range, start, len, USER_PAGE_HIDDEN);
-	return err;
+	return err ? user_scarce_keep(range, start, len, protect, err) : 0;
 }
 
 /* Longer runs are cheap in any way. */
@@ -271,6 +274,8 @@ size_t user_deliver_zeropage(uint64_t start, size_t len, int *err)
 		if (*err)
 			break;
 		*err = zero(range, start + done, step);
+		if (*err && range->memory.type == UF_MEMORY_ANON)
+			*err = user_scarce_keep(range, start + done, step, false, *err);
 		if (*err)
 			break;
 		done += step;

@@ -12,13 +12,13 @@
 /* What a touch means. */
 enum user_verdict {
 	USER_RETRY,    /* nothing is in the way (any more): repeat the access */
-	USER_FAULT,    /* a fault of this object; *flags is set to UFFD_PAGEFAULT_FLAG_* */
+	USER_FAULT,    /* a fault of this object, at *addr; *flags is set to UFFD_PAGEFAULT_FLAG_* */
 	USER_POISONED, /* SIGBUS */
 	USER_FOREIGN,  /* none of ours: the program's own protection */
 };
 
-/* May show a page, or lift its protection, where no fault is to be delivered for it. */
-enum user_verdict user_deliver_judge(struct user_range *range, uint64_t addr, bool write, bool wp_async,
+/* May show a page, or lift its protection, where no fault is to be delivered for it. *addr may become another page's (scarce.h). */
+enum user_verdict user_deliver_judge(struct user_range *range, uint64_t *addr, bool write, bool wp_async,
                                      uint64_t *flags);
 
 /*

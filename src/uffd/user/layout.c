@@ -570,6 +570,19 @@ static long remap(struct move *move, size_t old_len, uint64_t new_addr)
 	return at;
 }
 
+/* A length of 0 makes a second mapping of shared memory: nobody has registered it, so nothing of it is hidden. */
+static long map_twice(uint64_t addr, size_t size, int flags, uint64_t new_addr)
+{
+	signal_mask before = user_space_lock();
+	const struct user_range *range = user_space_at(addr);
+	long at = raw_syscall6(SYS_mremap, (long)addr, 0, (long)size, flags, (long)new_addr, 0);
+
+	if (range && (at > 0 || at < -4095))
+		raw_mprotect((uint64_t)at, size, range->memory.prot);
+	user_space_unlock(before);
+	return at;
+}
+
 long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags, uint64_t new_addr)
 {
 	size_t old_size = page_up(old_len), new_size = page_up(new_len);
@@ -583,7 +596,8 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
 	uint64_t end;
 	long at;
 
-	/* A length of 0 makes a second mapping of shared memory, which nobody has registered. */
+	if (!old_len && new_size && user_layout_concerns(addr, 1))
+		return map_twice(addr, new_size, flags, new_addr);
 	if (!whole_pages(addr, old_len, &end) || !new_len ||
 	    !(user_space_reaches(addr, end) ||
 	      ((flags & MREMAP_FIXED) && user_space_reaches(new_addr, new_addr + new_size))))

@@ -270,14 +270,9 @@ int user_memory_write(const struct user_memory *memory, uint64_t start, const vo
 
 int user_memory_publish(const struct user_memory *memory, uint64_t start, size_t len, bool writable)
 {
-	int err;
-
 	if (memory->shared)
 		return user_memory_show(memory, start, len, writable);
-	err = raw_mprotect(start, len, protection(memory, writable));
-	if (err)
-		user_memory_shut(memory, start, len);
-	return err;
+	return raw_mprotect(start, len, protection(memory, writable));
 }
 
 bool user_memory_is_alone(void)

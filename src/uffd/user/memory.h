@@ -113,7 +113,7 @@ int user_memory_show(const struct user_memory *memory, uint64_t start, size_t le
  * fresh memory. user_memory_shut: open pages are hidden as before, and empty.
  * 0, or -errno: -ENOMEM when no mapping is left (vm.max_map_count; a page of private memory needs two for a moment even with
  * guards), -EIO when /proc/self/mem is refused or private memory is exhausted, -EFAULT also for a shared page behind the end of
- * its file. After a failure of open or publish the pages are hidden and not open; after one of write they are open still.
+ * its file. After a failure of open the pages are not open; after one of write or publish they are open still, and not shown.
  */
 int user_memory_open(const struct user_memory *memory, uint64_t start, size_t len);
 int user_memory_write(const struct user_memory *memory, uint64_t start, const void *src, size_t len);

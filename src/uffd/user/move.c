@@ -84,6 +84,9 @@ static int judge_source(const struct source *source, uint64_t page, size_t page_
 
 	if (state & USER_PAGE_POISONED)
 		return -EFAULT;
+	/* Nobody can read it where it is. */
+	if (state & USER_PAGE_READY)
+		return -EBUSY;
 	if (state & USER_PAGE_HIDDEN)
 		return -ENOENT;
 	if (raw_pread(source->pagemap, &entry, sizeof(entry), page / page_size * sizeof(entry)) != sizeof(entry))
@@ -100,8 +103,8 @@ static int judge_source(const struct source *source, uint64_t page, size_t page_
 
 static bool is_free(struct user_range *dst, uint64_t page)
 {
-	return (*user_page_state(dst, page) & (USER_PAGE_HIDDEN | USER_PAGE_POISONED | USER_PAGE_PROTECTED)) ==
-	       USER_PAGE_HIDDEN;
+	return (*user_page_state(dst, page) &
+	        (USER_PAGE_HIDDEN | USER_PAGE_POISONED | USER_PAGE_PROTECTED | USER_PAGE_READY)) == USER_PAGE_HIDDEN;
 }
 
 /* After its content has gone: empty as after MADV_DONTNEED, and missing again if it is registered so. */

@@ -101,7 +101,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 	}
 	object = range->object;
 	features = object ? atomic_load(&object->features) : 0;
-	switch (user_deliver_judge(range, address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
+	switch (user_deliver_judge(range, &address, write, features & UFFD_FEATURE_WP_ASYNC, &flags)) {
 	case USER_RETRY:
 		if (is_gone(range, address))
 			break;

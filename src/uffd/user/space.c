@@ -28,6 +28,7 @@ static struct {
 	/* Where ranges lie, for a look without the lock: the truth when the lock was released last. Relaxed: a hint. */
 	_Atomic uint64_t low, high;
 	bool inherited; /* a holder of the lock was killed once */
+	bool use_mprotect;
 } space;
 
 /*
@@ -416,9 +417,17 @@ static int check_register(struct user_object *object, uint64_t start, uint64_t e
 	return 0;
 }
 
+void user_space_use_mprotect(void)
+{
+	space.use_mprotect = true;
+}
+
 int user_space_register(struct user_object *object, uint64_t start, uint64_t end, uint64_t mode, bool protect_only)
 {
-	int err = check_register(object, start, end, mode, protect_only);
+	int err;
+
+	protect_only |= space.use_mprotect;
+	err = check_register(object, start, end, mode, protect_only);
 
 	if (!err)
 		err = reserve(2);
@@ -521,7 +530,7 @@ int user_space_hide(struct user_range *range, uint64_t start, uint64_t end)
 	for (size_t i = 0; i < pages; i++) {
 		if (err && states[i] & USER_PAGE_HIDING)
 			states[i] &= (uint8_t)~USER_PAGE_HIDDEN;
-		states[i] &= (uint8_t)~USER_PAGE_HIDING;
+		states[i] &= (uint8_t) ~(err ? USER_PAGE_HIDING : USER_PAGE_HIDING | USER_PAGE_READY);
 	}
 	return err;
 }

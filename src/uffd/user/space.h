@@ -27,6 +27,7 @@ struct user_object;
 #define USER_PAGE_HIDDEN    (1u << 0) /* a touch traps */
 #define USER_PAGE_PROTECTED (1u << 1) /* write-protected; together with HIDDEN: a mark on a page that is not there */
 #define USER_PAGE_POISONED  (1u << 2) /* HIDDEN for good: SIGBUS */
+#define USER_PAGE_READY     (1u << 4) /* HIDDEN, with its content: it waits for a mapping (scarce.h) */
 #define USER_PAGE_HIDING    (1u << 3) /* only while the lock is held: shown until now */
 
 struct user_range {
@@ -53,6 +54,9 @@ void user_space_unlock_in_trap(void);
 
 /* In a child of a fork whose lock may be held by a thread that is not there. */
 void user_space_reset(void);
+
+/* Ranges that are registered from now on are hidden by mprotect(2) alone, as on kernels without guard pages. For tests. */
+void user_space_use_mprotect(void);
 
 /* Everything below: with the lock held. */
 
