@@ -21,16 +21,16 @@ struct kernel_action {
 
 #if defined(__x86_64__)
 #define SA_RESTORER 0x04000000
-/* Exactly these bytes: debuggers and unwinders know the frame of a signal by them. */
+/* Exactly these bytes, and if it has a name, exactly this: debuggers and unwinders know the frame of a signal by them. */
 __asm__(".text\n"
         ".balign 16\n"
         "nop\n"
-        ".type chain_restorer, @function\n"
-        "chain_restorer:\n"
+        ".type __restore_rt, @function\n"
+        "__restore_rt:\n"
         "	movq $15, %rax\n"
         "	syscall\n"
-        ".size chain_restorer, . - chain_restorer\n");
-extern void chain_restorer(void) __attribute__((visibility("hidden")));
+        ".size __restore_rt, . - __restore_rt\n");
+extern void chain_restorer(void) __asm__("__restore_rt") __attribute__((visibility("hidden")));
 #endif
 
 static void set_action(int sig, const struct sigaction *action)

@@ -127,8 +127,9 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < touched; i++)
 		check(i * 2);
 	printf("%lu pages touched, %lu messages, mappings: %lu before, %lu after\n", touched, messages, before, after);
+	memory = mmap(NULL, page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	/* EINVAL: older than Linux 6.13. */
-	if (limit && madvise(order, 0, 102 /* MADV_GUARD_INSTALL */) && errno == EINVAL) {
+	if (limit && madvise(memory, page_size, 102 /* MADV_GUARD_INSTALL */) && errno == EINVAL) {
 		printf("no guard pages here: the mappings do not count\n");
 		limit = 0;
 	}
