@@ -234,7 +234,11 @@ static int choose(const char *name, enum choice *choice)
 int cmd_run(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"engine", required_argument, NULL, 'e'}, {"verbose", no_argument, NULL, 'v'}, {0}};
+		{"engine", required_argument, NULL, 'e'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
 	enum choice choice = CHOICE_AUTO;
 	bool verbose = false;
 	int option, err = 0;
@@ -249,6 +253,10 @@ int cmd_run(int argc, char **argv)
 		case 'v':
 			verbose = true;
 			break;
+		case 'h':
+			printf("usage: userfault run [--engine auto|kernel|user] [--verbose] [--] PROGRAM "
+			       "[ARGUMENT...]\n");
+			return finish_output(0);
 		case ':':
 			err = usage_error("run: option '%s' needs a value", argv[optind - 1]);
 			break;

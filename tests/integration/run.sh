@@ -57,6 +57,7 @@ if [ "$(id -u)" -eq 0 ]; then
 	expect 126 "setuid" "$userfault" run --engine user "$dir/setuid"
 fi
 expect 2 "no program" "$userfault" run
+expect 0 "usage: userfault run" "$userfault" run --help
 expect 2 "unknown engine 'other'" "$userfault" run --engine other true
 expect 2 "needs a value" "$userfault" run --engine
 expect 2 "unknown option '--fast'" "$userfault" run --fast true

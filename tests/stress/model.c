@@ -59,7 +59,7 @@ static _Atomic bool finished;
 static _Atomic uint64_t faults, removals, remaps, forks, wp_faults;
 static unsigned long seed;
 
-static _Noreturn void fail(const char *format, ...)
+static _Noreturn __attribute__((format(printf, 1, 2))) void fail(const char *format, ...)
 {
 	va_list args;
 

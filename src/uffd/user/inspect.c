@@ -383,7 +383,7 @@ static int present_here(const struct user_memory *memory, uint64_t start, size_t
 			err = got < 0 ? (int)got : -EFAULT;
 		/* A guard counts as swapped out (bit 62) and is told by bit 58 (Linux 6.15). */
 		for (size_t i = 0; i < n && !err; i++)
-			present[done + i] = entries[i] >> 63 || (entries[i] >> 62 && !(entries[i] >> 58 & 1));
+			present[done + i] |= entries[i] >> 63 || (entries[i] >> 62 && !(entries[i] >> 58 & 1));
 		done += n;
 	}
 	raw_close(fd);
@@ -493,10 +493,12 @@ int user_memory_present(const struct user_memory *memory, uint64_t start, uint64
 	memset(present, 0, pages);
 	if (memory->shared)
 		at = memory->alias ? (uint64_t)(uintptr_t)memory->alias + (start - memory->start) : start;
-	/* Of hugetlbfs mincore() sees the page tables only, so both mappings are asked. */
 	if (!memory->shared || memory->type == UF_MEMORY_HUGETLB)
 		err = present_here(memory, start, pages, present);
-	if (!err && memory->type != UF_MEMORY_ANON)
+	/* Of hugetlbfs mincore() sees the page tables, or looks for the wrong page of the file where there are none. */
+	if (!err && memory->type == UF_MEMORY_HUGETLB && at != start)
+		err = present_here(memory, at, pages, present);
+	else if (!err && memory->type == UF_MEMORY_SHMEM)
 		err = present_in_file(memory, at, pages, present);
 	return err;
 }
