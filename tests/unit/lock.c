@@ -28,9 +28,6 @@ static int hold(void *unused)
 /* A process of its own in this memory, which holds the lock. */
 static pid_t start_holder(void)
 {
-#ifdef __SANITIZE_THREAD__
-	SKIP("the thread sanitizer has locks of its own, which do not survive the death of a single task");
-#endif
 	size_t size = 65536;
 	char *stack = malloc(size);
 	pid_t holder = clone(hold, stack + size, CLONE_VM | SIGCHLD, NULL);
