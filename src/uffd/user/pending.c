@@ -227,15 +227,22 @@ static void note_spin(struct user_pending_shared *shared, bool worth)
 	set(shared->credit, credit);
 }
 
-/* For a message that has just been put in. */
-static enum user_expected expected_reader(struct user_pending *pending)
+/* Whether a reader on another processor has looked for nothing again and again since the last message. */
+static bool is_polled(struct user_pending_shared *shared)
 {
-	struct user_pending_shared *shared = pending->shared;
 	uint32_t looks = get(shared->looks), before = get(shared->looks_seen);
 
 	set(shared->looks_seen, looks);
+	return looks - before >= POLLER_LOOKS && get(shared->reader_cpu) != this_cpu();
+}
+
+/* For a message that has just been put in. */
+static enum user_expected expected_reader(struct user_pending *pending, bool polled)
+{
+	struct user_pending_shared *shared = pending->shared;
+
 	/* Sequentially consistent with the message: a reader that has stopped spinning since then looks once more. */
-	if (atomic_load(&shared->spinning) || looks - before >= POLLER_LOOKS)
+	if (polled || atomic_load(&shared->spinning))
 		return USER_EXPECTS_POLLER;
 	return get(shared->habit) ? USER_EXPECTS_SLEEPER : USER_EXPECTS_NOBODY;
 }
@@ -431,9 +438,11 @@ struct user_ticket user_pending_add(struct user_pending *pending, const struct u
 
 void user_pending_tell(struct user_pending *pending, struct user_ticket *ticket)
 {
+	bool polled = is_polled(pending->shared);
+
 	if (!ticket->slot || call_sleeper(pending))
 		return;
-	ticket->expected = expected_reader(pending);
+	ticket->expected = expected_reader(pending, polled);
 	if (ticket->expected == USER_EXPECTS_NOBODY)
 		ring_once(pending);
 }
