@@ -255,6 +255,7 @@ TEST(another_process_reads_and_wakes, "A process that attaches can do all that t
 	pid_t pid;
 
 	create();
+	user_pending_attached(&pending, true);
 	/* The child comes first: it must not inherit the mapping. */
 	CHECK_EQ(madvise(pending.shared, page_size, MADV_DONTFORK), 0);
 	pid = fork();

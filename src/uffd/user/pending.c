@@ -16,6 +16,9 @@
 
 #define MAGIC 0x75664d31 /* "ufM1" */
 
+/* A thread that is in futex(2), or about to be: found by all who have the word, or, faster, by those alone who share its memory. */
+enum sleep { AWAKE, ASLEEP, ASLEEP_AMONG_US };
+
 enum slot_state { FREE, UNREAD, READ, ERRAND, BUSY, FAILED, CARRIED, DONE };
 
 /*
@@ -24,7 +27,7 @@ enum slot_state { FREE, UNREAD, READ, ERRAND, BUSY, FAILED, CARRIED, DONE };
  */
 struct user_slot {
 	_Atomic uint32_t word;     /* futex: generation << 3 | state */
-	_Atomic uint32_t sleeping; /* its thread is in futex(2), or about to be: whoever moves the word must wake it */
+	_Atomic uint32_t sleeping; /* enum sleep: whoever moves the word must wake it */
 	_Atomic uint32_t event;    /* UFFD_EVENT_* */
 	_Atomic uint32_t tid;
 	_Atomic uint64_t order;   /* rises from message to message: the oldest is read first */
@@ -59,7 +62,12 @@ struct user_pending_shared {
 	 * the count, so one of them sees the other. Where a wake finds nobody after all (a reader that died keeps its count), the bell rings.
 	 */
 	_Atomic uint32_t sleepers;
-	_Atomic uint32_t calls;  /* futex: counts wakes */
+	_Atomic uint32_t calls; /* futex: counts wakes */
+	/*
+	 * While no other process has attached, the owner's threads sleep among themselves, its readers counted here. Whoever attaches is
+	 * counted first, and those readers are woken then, to sleep again where they are found by it.
+	 */
+	_Atomic uint32_t attached, own_sleepers;
 	_Atomic uint32_t freed;  /* futex, counts slots given back: a thread that finds none waits for it */
 	_Atomic uint32_t hungry; /* threads that wait for that */
 	_Atomic uint64_t order;
@@ -153,10 +161,21 @@ static bool unring(struct user_pending *pending)
 
 static bool call_sleeper(struct user_pending *pending)
 {
-	if (!atomic_load(&pending->shared->sleepers))
+	struct user_pending_shared *shared = pending->shared;
+	int scope = pending->rope >= 0 && atomic_load(&shared->own_sleepers) ? FUTEX_PRIVATE_FLAG : 0;
+
+	if (!scope && !atomic_load(&shared->sleepers))
 		return false;
-	atomic_fetch_add(&pending->shared->calls, 1);
-	return futex_wake(&pending->shared->calls, 1) > 0;
+	atomic_fetch_add(&shared->calls, 1);
+	return futex_wake_in(scope, &shared->calls, 1) > 0;
+}
+
+static void wake_sleeper(struct user_slot *slot)
+{
+	uint32_t sleep = atomic_load(&slot->sleeping);
+
+	if (sleep != AWAKE)
+		futex_wake_in(sleep == ASLEEP_AMONG_US ? FUTEX_PRIVATE_FLAG : 0, &slot->word, INT_MAX);
 }
 
 static void ring_once(struct user_pending *pending)
@@ -427,7 +446,7 @@ struct user_ticket user_pending_add(struct user_pending *pending, const struct u
 		set(slot->args[2], msg->arg.reserved.reserved3);
 	}
 	set(slot->order, atomic_fetch_add(&pending->shared->order, 1));
-	set(slot->sleeping, 0);
+	set(slot->sleeping, AWAKE);
 	set(slot->watching, 0);
 	set(slot->missed, 0);
 	set(slot->cpu, this_cpu());
@@ -495,16 +514,17 @@ static void expect_nobody(struct user_pending *pending, struct user_ticket *tick
 }
 
 /* Sleeps until the slot has moved. False: a signal handler has run, which ends the wait of a fault. */
-static bool sleep_on(struct user_pending *pending, struct user_ticket *ticket, uint32_t word, enum slot_state goal)
+static bool sleep_on(struct user_pending *pending, struct user_ticket *ticket, uint32_t word, enum slot_state goal,
+                     int scope)
 {
 	/* How long a reader is expected before it is told. */
-	static const struct timespec expectation = {.tv_nsec = 20 * 1000 * 1000};
+	static const struct timespec expectation = {.tv_nsec = 5 * 1000 * 1000};
 	bool fault = goal == DONE;
 	long err;
 
 	if (ticket->expected == USER_EXPECTS_POLLER)
 		expect_nobody(pending, ticket);
-	err = futex_sleep(&ticket->slot->word, word, ticket->expected ? &expectation : NULL, !fault);
+	err = futex_sleep_in(scope, &ticket->slot->word, word, ticket->expected ? &expectation : NULL, !fault);
 	if (err == -ETIMEDOUT && ticket->expected)
 		expect_nobody(pending, ticket);
 	return !(err == -EINTR && fault);
@@ -539,15 +559,17 @@ static void wait_for(struct user_pending *pending, struct user_ticket ticket, en
 {
 	struct user_slot *slot = ticket.slot;
 	bool interrupted = false, gone = false;
+	int scope;
 	uint32_t word = spin(pending, ticket, goal);
 
 	for (;;) {
 		while (is_waiting(word, ticket, goal) && !interrupted) {
 			/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
-			atomic_store(&slot->sleeping, 1);
+			scope = goal == DONE && !atomic_load(&pending->shared->attached) ? FUTEX_PRIVATE_FLAG : 0;
+			atomic_store(&slot->sleeping, scope ? ASLEEP_AMONG_US : ASLEEP);
 			word = atomic_load(&slot->word);
 			if (is_waiting(word, ticket, goal))
-				interrupted = !sleep_on(pending, &ticket, word, goal);
+				interrupted = !sleep_on(pending, &ticket, word, goal, scope);
 			word = atomic_load(&slot->word);
 		}
 		if (goal != DONE || interrupted || !same_generation(word, ticket.word) || state_of(word) != ERRAND)
@@ -651,8 +673,8 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 			break;
 		if (!err)
 			continue;
-		if (msgs[taken].event != UFFD_EVENT_PAGEFAULT && atomic_load(&slot->sleeping))
-			futex_wake(&slot->word, INT_MAX);
+		if (msgs[taken].event != UFFD_EVENT_PAGEFAULT)
+			wake_sleeper(slot);
 		taken++;
 	}
 	set(pending->shared->reader_cpu, this_cpu());
@@ -675,8 +697,7 @@ static bool wake_slot(struct user_slot *slot, uint32_t *word)
 	if (state_of(*word) != BUSY) {
 		if (!atomic_compare_exchange_strong(&slot->word, word, with_state(*word, DONE)))
 			return false;
-		if (atomic_load(&slot->sleeping))
-			futex_wake(&slot->word, INT_MAX);
+		wake_sleeper(slot);
 		return true;
 	}
 	/* Sequentially consistent with the end of the errand: either it sees this, or we see the end. */
@@ -725,8 +746,10 @@ static bool hand_over(struct user_slot *slot, uint32_t word, uint32_t tray, uint
 		return false;
 	if (!move_slot(slot, word, ERRAND))
 		return false;
-	if (atomic_load(&slot->sleeping))
-		futex_wake(&slot->word, INT_MAX);
+	/* Fell asleep before we attached: it cannot be woken from here. If it takes the errand now, it was awake. */
+	if (atomic_load(&slot->sleeping) == ASLEEP_AMONG_US && move_slot(slot, with_state(word, ERRAND), READ))
+		return false;
+	wake_sleeper(slot);
 	return true;
 }
 
@@ -740,7 +763,7 @@ static bool is_under_way(const struct user_slot *slot, uint32_t word, uint32_t *
 static uint32_t await(struct user_slot *slot, uint32_t word)
 {
 	static const struct timespec patience = {.tv_nsec = 50 * 1000 * 1000};
-	bool elsewhere = !atomic_load(&slot->sleeping) && get(slot->cpu) != this_cpu();
+	bool elsewhere = atomic_load(&slot->sleeping) == AWAKE && get(slot->cpu) != this_cpu();
 	uint64_t end = elsewhere ? now() + SPIN_NS : 0;
 	uint32_t word_now;
 	long err = 0;
@@ -868,18 +891,36 @@ static bool spin_for_message(struct user_pending *pending)
 int user_pending_sleep(struct user_pending *pending, const struct timespec *timeout, bool restart)
 {
 	struct user_pending_shared *shared = pending->shared;
+	_Atomic uint32_t *count;
 	uint32_t calls;
 	long result = 0;
+	bool among_us;
 
 	if (spin_for_message(pending))
 		return 0;
-	atomic_fetch_add(&shared->sleepers, 1);
+	among_us = pending->rope >= 0 && !atomic_load(&shared->attached);
+	count = among_us ? &shared->own_sleepers : &shared->sleepers;
+	atomic_fetch_add(count, 1);
 	calls = atomic_load(&shared->calls);
-	if (!user_pending_unread(pending))
-		result = futex_sleep(&shared->calls, calls, timeout, restart);
-	atomic_fetch_sub(&shared->sleepers, 1);
+	/* Whoever attaches after this look calls us. */
+	if (!user_pending_unread(pending) && !(among_us && atomic_load(&shared->attached)))
+		result = futex_sleep_in(among_us ? FUTEX_PRIVATE_FLAG : 0, &shared->calls, calls, timeout, restart);
+	atomic_fetch_sub(count, 1);
 	set(shared->habit, result != -ETIMEDOUT);
 	return result == -EINTR || result == -ETIMEDOUT ? (int)result : 0;
+}
+
+void user_pending_attached(struct user_pending *pending, bool here)
+{
+	struct user_pending_shared *shared = pending->shared;
+
+	if (!here) {
+		atomic_fetch_sub(&shared->attached, 1);
+		return;
+	}
+	atomic_fetch_add(&shared->attached, 1);
+	atomic_fetch_add(&shared->calls, 1);
+	futex_wake_in(FUTEX_PRIVATE_FLAG, &shared->calls, INT_MAX);
 }
 
 void user_pending_leave(struct user_pending *pending)

@@ -104,6 +104,9 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 bool user_pending_send(struct user_pending *pending, uint32_t tray, uint64_t page, const void *src, uint64_t mode,
                        struct user_ticket *busy, int *err);
 
+/* In the owner: a monitor in another process has attached, before it is told so; or it has gone. */
+void user_pending_attached(struct user_pending *pending, bool here);
+
 /* Whether any errand with this tray is still to be carried out. */
 bool user_pending_uses(const struct user_pending *pending, uint32_t tray);
 

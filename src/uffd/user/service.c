@@ -100,12 +100,16 @@ static void attach(struct service *service, int socket, int memfd)
 	else if ((answer.tray = free_tray(service)) == USER_TRAYS)
 		answer.err = -EMFILE;
 	answer.features &= ~USER_ENABLED;
+	if (!answer.err)
+		user_pending_attached(&object->pending, true);
 	/* It is told of everything that waits. Before the answer: what it reads after that is its own. */
 	if (!answer.err)
 		user_pending_renew(&object->pending);
 	if (user_pass(socket, &answer, sizeof(answer), (int[]){object->pending.memfd, object->pending.rope},
 	              answer.err ? 0 : 2) ||
 	    answer.err) {
+		if (!answer.err)
+			user_pending_attached(&object->pending, false);
 		if (staging)
 			munmap((void *)staging, STAGING_SIZE);
 		raw_close(socket);
@@ -138,13 +142,19 @@ static bool on_rope(struct service *service)
 	return true;
 }
 
-static void drop_client(struct service *service, size_t i)
+static void close_client(struct service *service, size_t i)
 {
 	user_own_close(service->clients[i].socket);
 	munmap((void *)service->clients[i].staging, STAGING_SIZE);
 	service->count--;
 	service->clients[i] = service->clients[service->count];
 	service->fds[1 + i] = service->fds[1 + service->count];
+}
+
+static void drop_client(struct service *service, size_t i)
+{
+	user_pending_attached(&service->object->pending, false);
+	close_client(service, i);
 }
 
 /* The source is an offset into the staging memory: nothing else of ours can be named. */
@@ -223,8 +233,9 @@ void user_service_forget(struct user_object *object)
 {
 	struct service *service = object->service;
 
+	/* The parent's monitors stay attached to the parent. */
 	while (service && service->count)
-		drop_client(service, service->count - 1);
+		close_client(service, service->count - 1);
 	if (service)
 		munmap(service, sizeof(*service));
 	object->service = NULL;
