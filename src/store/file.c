@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+/* file:PATH */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "store/store.h"
+
+struct file {
+	int fd;
+	_Atomic bool waits_anyway; /* its file system does not know RWF_NOWAIT */
+};
+
+static int64_t file_read(void *state, void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause)
+{
+	const struct file *file = state;
+	ssize_t n = raw_pread(file->fd, buf, len, offset);
+
+	if (!n)
+		return store_fail(cause, -EIO, "the file ends at or before %llu: it has been cut since it was opened",
+		                  (unsigned long long)offset);
+	return n;
+}
+
+/* Only what lies in the page cache. By a raw system call: in a signal handler errno is not ours. */
+static int file_try_read(void *state, void *buf, size_t len, uint64_t offset)
+{
+	struct file *file = state;
+	struct iovec iov = {buf, len};
+	long n;
+
+	if (atomic_load_explicit(&file->waits_anyway, memory_order_relaxed))
+		return -EAGAIN;
+	n = raw_syscall6(SYS_preadv2, file->fd, (long)&iov, 1, (long)offset, 0, RWF_NOWAIT);
+	if (n == -EOPNOTSUPP)
+		atomic_store_explicit(&file->waits_anyway, true, memory_order_relaxed);
+	return n == (long)len ? 0 : -EAGAIN;
+}
+
+static int64_t file_write(void *state, const void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause)
+{
+	const struct file *file = state;
+
+	(void)cause;
+	return raw_pwrite(file->fd, buf, len, offset);
+}
+
+static int file_flush(void *state, struct uf_store_cause *cause)
+{
+	const struct file *file = state;
+
+	(void)cause;
+	return (int)raw_syscall3(SYS_fdatasync, file->fd, 0, 0);
+}
+
+/* The position that this moves is nobody's: all else is read and written by offset. */
+static int file_extent(void *state, uint64_t offset, uint64_t len, struct uf_store_extent *extent)
+{
+	const struct file *file = state;
+	off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA), hole;
+
+	if (data < 0 && errno != ENXIO)
+		return -errno;
+	/* ENXIO: nothing but a hole until the end. */
+	if (data < 0 || (uint64_t)data > offset) {
+		extent->zero = 1;
+		extent->len = data < 0 || (uint64_t)data - offset > len ? len : (uint64_t)data - offset;
+		return 0;
+	}
+	hole = lseek(file->fd, (off_t)offset, SEEK_HOLE);
+	if (hole < 0)
+		return -errno;
+	extent->len = (uint64_t)hole - offset > len ? len : (uint64_t)hole - offset;
+	return 0;
+}
+
+static void file_close(void *state)
+{
+	struct file *file = state;
+
+	raw_close(file->fd);
+	free(file);
+}
+
+static const struct uf_store_ops file_ops = {
+	.size = sizeof(file_ops),
+	.version = UF_STORE_OPS_VERSION,
+	.read = file_read,
+	.try_read = file_try_read,
+	.write = file_write,
+	.flush = file_flush,
+	.extent = file_extent,
+	.close = file_close,
+};
+
+static int find_size(int fd, uint64_t *size, struct uf_store_cause *cause)
+{
+	struct stat info;
+
+	if (fstat(fd, &info))
+		return -errno;
+	if (S_ISBLK(info.st_mode))
+		return ioctl(fd, BLKGETSIZE64, size) ? -errno : 0;
+	if (!S_ISREG(info.st_mode))
+		return store_fail(cause, -EINVAL, "neither a file nor a block device");
+	*size = (uint64_t)info.st_size;
+	return *size ? 0 : store_fail(cause, -EINVAL, "it is empty");
+}
+
+int store_open_file(struct store_opened *opened, const char *rest, unsigned flags, struct uf_store_cause *cause)
+{
+	_cleanup_fd int fd = open(rest, (flags & UF_STORE_READ_ONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	struct file *file;
+	uint64_t size = 0;
+	int err;
+
+	if (!*rest)
+		return store_fail(cause, -EINVAL, "no path");
+	if (fd < 0)
+		return -errno;
+	err = find_size(fd, &size, cause);
+	if (err)
+		return err;
+	file = calloc(1, sizeof(*file));
+	if (!file)
+		return -ENOMEM;
+	file->fd = take_fd(&fd);
+	*opened = (struct store_opened){
+		.ops = &file_ops,
+		.state = file,
+		.size = size,
+		.flags = UF_STORE_TRIES_IN_SIGNAL,
+	};
+	return 0;
+}

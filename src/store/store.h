@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * store.h - the stores that are built in
+ *
+ * store.c is what every store has in common: ranges, retries, short results, the background (pool.h). Each kind of store is a file that opens
+ * one by the part of the URI behind the colon.
+ */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include <userfault/store.h>
+
+/* What an opener says of what it has opened. */
+struct store_opened {
+	const struct uf_store_ops *ops;
+	void *state;
+	uint64_t size;
+	unsigned flags;
+};
+
+typedef int store_opener(struct store_opened *opened, const char *rest, unsigned flags, struct uf_store_cause *cause);
+
+store_opener store_open_memory, store_open_file;
+
+/* Writes the cause, for people, and returns the error. */
+int store_fail(struct uf_store_cause *cause, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+#endif
