@@ -13,5 +13,7 @@ for stripe in "$dir"/stripe.*; do
 	number=$((number + 1))
 done
 "$1" "$dir"/part.0 "$dir"/part.1 "$dir"/part.2 | cmp - "$dir/whole"
-! "$1" "$dir/nothing" 2>"$dir/said"
+if "$1" "$dir/nothing" 2>"$dir/said"; then
+	exit 1
+fi
 grep -q "$dir/nothing" "$dir/said"
