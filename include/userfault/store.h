@@ -79,13 +79,13 @@ int uf_store_write(struct uf_store *store, const void *buf, size_t len, uint64_t
 int uf_store_flush(struct uf_store *store);
 
 /* A run of bytes that are all zeros, or may not be. */
-struct uf_store_extent {
+struct uf_extent {
 	uint64_t len; /* from the offset that was asked for; at least 1 */
 	int zero;     /* 1: they read as zeros, and need not be read */
 };
 
 /* What lies at `offset`, at most `len` bytes of it. A store that does not know says that it is not zeros. */
-int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_store_extent *extent);
+int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_extent *extent);
 
 /*
  * A request that is carried out in the background. It and its buffer are the store's from uf_store_submit() until `done` is called: once, on any
@@ -133,7 +133,7 @@ struct uf_store_ops {
 	/* Writes up to `len` bytes: how many, or -errno. NULL: the store is read-only. */
 	int64_t (*write)(void *state, const void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause);
 	int (*flush)(void *state, struct uf_store_cause *cause);
-	int (*extent)(void *state, uint64_t offset, uint64_t len, struct uf_store_extent *extent);
+	int (*extent)(void *state, uint64_t offset, uint64_t len, struct uf_extent *extent);
 	void (*close)(void *state);
 };
 

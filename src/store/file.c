@@ -63,7 +63,7 @@ static int file_flush(void *state, struct uf_store_cause *cause)
 }
 
 /* The position that this moves is nobody's: all else is read and written by offset. */
-static int file_extent(void *state, uint64_t offset, uint64_t len, struct uf_store_extent *extent)
+static int file_extent(void *state, uint64_t offset, uint64_t len, struct uf_extent *extent)
 {
 	const struct file *file = state;
 	off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA), hole;

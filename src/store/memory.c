@@ -48,7 +48,7 @@ static int64_t memory_write(void *state, const void *buf, size_t len, uint64_t o
 	return (int64_t)len;
 }
 
-static int memory_extent(void *state, uint64_t offset, uint64_t len, struct uf_store_extent *extent)
+static int memory_extent(void *state, uint64_t offset, uint64_t len, struct uf_extent *extent)
 {
 	const struct memory *memory = state;
 	uint64_t piece = offset / PIECE, end = offset + len;

@@ -186,7 +186,7 @@ int uf_store_try_read(struct uf_store *store, void *buf, size_t len, uint64_t of
 	return 0;
 }
 
-int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_store_extent *extent)
+int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_extent *extent)
 {
 	uint64_t left;
 	int err = 0;
@@ -196,12 +196,12 @@ int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struc
 	if (offset >= store->size)
 		return -ERANGE;
 	left = store->size - offset;
-	*extent = (struct uf_store_extent){.len = len < left ? len : left};
+	*extent = (struct uf_extent){.len = len < left ? len : left};
 	if (store->ops.extent)
 		err = store->ops.extent(store->state, offset, extent->len, extent);
 	/* Not to know is no error: then all has to be read. */
 	if (err || !extent->len || extent->len > (len < left ? len : left))
-		*extent = (struct uf_store_extent){.len = len < left ? len : left};
+		*extent = (struct uf_extent){.len = len < left ? len : left};
 	return 0;
 }
 

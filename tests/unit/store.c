@@ -71,7 +71,7 @@ static void check_model(struct uf_store *store)
 
 	CHECK_EQ(uf_store_size(store), SIZE);
 	for (unsigned i = 0; i < 2000; i++) {
-		struct uf_store_extent extent;
+		struct uf_extent extent;
 		size_t offset, len;
 
 		random_range(&seed, &offset, &len);
