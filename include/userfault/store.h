@@ -37,6 +37,8 @@ struct uf_store;
 
 /* uf_store_flags() alone. */
 #define UF_STORE_TRIES_IN_SIGNAL (1u << 8) /* uf_store_try_read() is async-signal-safe */
+#define UF_STORE_READS_IN_SIGNAL \
+	(1u << 9) /* so is an attempt to read that may wait; for stores of one's own, see `read` below */
 
 struct uf_store_options {
 	size_t size; /* sizeof(struct uf_store_options): the structure grows only at its end */
@@ -44,7 +46,10 @@ struct uf_store_options {
 	unsigned attempts; /* of a request that fails for a reason that may pass; 0: 3 */
 	unsigned pause_ms; /* between them, doubled each time; 0: 10 */
 	unsigned threads;  /* that carry out requests in the background, at most 64; 0: 8. Started when first needed */
-	/* Told of each attempt that failed, on the thread that made it: what was asked for, and why it failed. May be NULL. */
+	/*
+	 * Told of each attempt that failed: what was asked for, and why it failed. May be NULL. It is called on the thread that made the
+	 * attempt, on which others may depend: it must neither wait nor use the store.
+	 */
 	void (*failed)(void *arg, const char *cause);
 	void *arg;
 };
@@ -87,13 +92,30 @@ struct uf_extent {
 /* What lies at `offset`, at most `len` bytes of it. A store that does not know says that it is not zeros. */
 int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_extent *extent);
 
+/* For a failure: why, in one line, beside the error. */
+struct uf_store_cause {
+	char text[256];
+};
+
+enum uf_store_action { UF_STORE_READ, UF_STORE_WRITE, UF_STORE_FLUSH };
+
+/* One attempt at a request, for `submit` of a store of one's own. */
+struct uf_store_io {
+	enum uf_store_action action;
+	void *buf;
+	size_t len;
+	uint64_t offset;
+	/* `result` as read, write and flush have it, or -ECANCELED: it was not tried. `cause` may be NULL. The attempt is gone then. */
+	void (*complete)(struct uf_store_io *io, int64_t result, const struct uf_store_cause *cause);
+	struct uf_store_io *next; /* this and `own`: whatever the store keeps until then */
+	void *own[2];
+};
+
 /*
  * A request that is carried out in the background. It and its buffer are the store's from uf_store_submit() until `done` is called: once, on any
  * thread, perhaps before uf_store_submit() returns, with `result` set to 0 or -errno. `done` may submit, and free the request; it must not
  * wait.
  */
-enum uf_store_action { UF_STORE_READ, UF_STORE_WRITE, UF_STORE_FLUSH };
-
 struct uf_store_request {
 	enum uf_store_action action;
 	void *buf; /* written by a read, read by a write */
@@ -102,7 +124,10 @@ struct uf_store_request {
 	void (*done)(struct uf_store_request *request);
 	int result;
 	void *user;                    /* the caller's */
-	struct uf_store_request *next; /* the store's */
+	struct uf_store_request *next; /* this and the following: the store's */
+	struct uf_store *store;
+	unsigned failed;
+	struct uf_store_io io;
 };
 
 /* Requests may be carried out in any order. 0; or -EINVAL, -EAGAIN (no thread can be started), and `done` is not called. */
@@ -114,11 +139,6 @@ int uf_store_submit(struct uf_store *store, struct uf_store_request *request);
 
 #define UF_STORE_OPS_VERSION 1
 
-/* For a failure: why, in one line, beside the error. */
-struct uf_store_cause {
-	char text[256];
-};
-
 /*
  * Each function may be called by any number of threads. One that is NULL is not offered. Ranges lie within the store; lengths are not 0.
  * Those that return an int return 0 or -errno.
@@ -126,7 +146,10 @@ struct uf_store_cause {
 struct uf_store_ops {
 	size_t size;      /* sizeof(struct uf_store_ops) */
 	unsigned version; /* UF_STORE_OPS_VERSION */
-	/* Reads up to `len` bytes: how many, or -errno. 0 where there should be some is an error. Must be there. */
+	/*
+	 * Reads up to `len` bytes: how many, or -errno. 0 where there should be some is an error. Must be there. With
+	 * UF_STORE_READS_IN_SIGNAL it is async-signal-safe when `cause` is NULL.
+	 */
 	int64_t (*read)(void *state, void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause);
 	/* As uf_store_try_read(). Async-signal-safe if the flags say so. */
 	int (*try_read)(void *state, void *buf, size_t len, uint64_t offset);
@@ -135,13 +158,20 @@ struct uf_store_ops {
 	int (*flush)(void *state, struct uf_store_cause *cause);
 	int (*extent)(void *state, uint64_t offset, uint64_t len, struct uf_extent *extent);
 	void (*close)(void *state);
+	/*
+	 * Begins an attempt, and does not wait for it: io->complete is to be called once, on any thread, perhaps before this returns.
+	 * Anything but 0: not here or not now; then a thread of the store's calls the functions above, as it does for the attempts after one
+	 * that has failed, and for the whole of one that was short. `close` is called when all are complete, and must wait for the calls
+	 * of io->complete to return.
+	 */
+	int (*submit)(void *state, struct uf_store_io *io);
 };
 
 /*
  * uf_store_create - a store from a table of functions
  *
- * `ops` is copied. `size` in bytes; of `flags` UF_STORE_READ_ONLY and UF_STORE_TRIES_IN_SIGNAL are known. `name` is for messages. On failure
- * `state` is still the caller's.
+ * `ops` is copied. `size` in bytes; of `flags` UF_STORE_READ_ONLY, UF_STORE_TRIES_IN_SIGNAL and UF_STORE_READS_IN_SIGNAL are known. `name` is
+ * for messages. On failure `state` is still the caller's.
  */
 int uf_store_create(struct uf_store **out, const struct uf_store_ops *ops, void *state, uint64_t size, unsigned flags,
                     const char *name, const struct uf_store_options *opts);

@@ -138,7 +138,7 @@ int store_open_file(struct store_opened *opened, const char *rest, unsigned flag
 		.ops = &file_ops,
 		.state = file,
 		.size = size,
-		.flags = UF_STORE_TRIES_IN_SIGNAL,
+		.flags = UF_STORE_TRIES_IN_SIGNAL | UF_STORE_READS_IN_SIGNAL,
 	};
 	return 0;
 }

@@ -135,7 +135,7 @@ int store_open_memory(struct store_opened *opened, const char *rest, unsigned fl
 		.ops = &memory_ops,
 		.state = memory,
 		.size = size,
-		.flags = UF_STORE_TRIES_IN_SIGNAL,
+		.flags = UF_STORE_TRIES_IN_SIGNAL | UF_STORE_READS_IN_SIGNAL,
 	};
 	return 0;
 }

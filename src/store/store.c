@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* What every store has in common. Contracts: <userfault/store.h>. */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,18 +24,8 @@ struct uf_store {
 	char *name;
 	struct uf_store_options options;
 	struct store_pool pool;
-	_Atomic uint32_t in_flight; /* futex: submitted, and `done` has not returned */
+	_Atomic uint32_t in_flight; /* futex: submitted, and `done` has not returned; and calls that submit */
 };
-
-int store_fail(struct uf_store_cause *cause, int err, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(cause->text, sizeof(cause->text), format, args);
-	va_end(args);
-	return err;
-}
 
 /*
  * One request, with all its attempts.
@@ -57,6 +47,11 @@ static bool may_pass(int err)
 	}
 }
 
+static int ended(struct uf_store_cause *cause, size_t done, size_t len)
+{
+	return store_fail(cause, -EIO, "ended after %zu of %zu bytes", done, len);
+}
+
 /* Once: whole, or an error. */
 static int transfer(struct uf_store *store, const struct uf_store_request *request, struct uf_store_cause *cause)
 {
@@ -74,7 +69,7 @@ static int transfer(struct uf_store *store, const struct uf_store_request *reque
 		if (n < 0)
 			return (int)n;
 		if (n == 0 || (size_t)n > left)
-			return store_fail(cause, -EIO, "ended after %zu of %zu bytes", done, request->len);
+			return ended(cause, done, request->len);
 		done += (size_t)n;
 	}
 	return 0;
@@ -88,7 +83,7 @@ static int attempt(struct uf_store *store, const struct uf_store_request *reques
 	return store->ops.flush ? store->ops.flush(store->state, cause) : 0;
 }
 
-static void report(struct uf_store *store, const struct uf_store_request *request, int err, unsigned number,
+static void report(struct uf_store *store, const struct uf_store_request *request, int err,
                    const struct uf_store_cause *cause)
 {
 	static const char *const actions[] = {"read", "write", "flush"};
@@ -97,9 +92,18 @@ static void report(struct uf_store *store, const struct uf_store_request *reques
 	if (!store->options.failed)
 		return;
 	snprintf(line, sizeof(line), "%s: %s of %zu bytes at %llu, attempt %u of %u: %s%s%s", store->name,
-	         actions[request->action], request->len, (unsigned long long)request->offset, number,
+	         actions[request->action], request->len, (unsigned long long)request->offset, request->failed,
 	         store->options.attempts, strerror(-err), cause->text[0] ? ": " : "", cause->text);
 	store->options.failed(store->options.arg, line);
+}
+
+/* Tells of an attempt that failed. Whether there is another. */
+static bool goes_on(struct uf_store *store, struct uf_store_request *request, int err,
+                    const struct uf_store_cause *cause)
+{
+	request->failed++;
+	report(store, request, err, cause);
+	return may_pass(err) && request->failed < store->options.attempts;
 }
 
 static void pause_for(unsigned long ms)
@@ -110,21 +114,21 @@ static void pause_for(unsigned long ms)
 		;
 }
 
-static int carry_out(struct uf_store *store, const struct uf_store_request *request)
+/* All attempts but those that have failed already. */
+static int carry_out(struct uf_store *store, struct uf_store_request *request)
 {
 	unsigned long pause_ms = store->options.pause_ms;
 	struct uf_store_cause cause;
 	int err;
 
-	for (unsigned number = 1;; number++) {
+	for (;;) {
+		if (request->failed) {
+			pause_for(pause_ms);
+			pause_ms = pause_ms < 1000 ? 2 * pause_ms : pause_ms;
+		}
 		err = attempt(store, request, &cause);
-		if (!err)
-			return 0;
-		report(store, request, err, number, &cause);
-		if (!may_pass(err) || number >= store->options.attempts)
+		if (!err || !goes_on(store, request, err, &cause))
 			return err;
-		pause_for(pause_ms);
-		pause_ms = pause_ms < 1000 ? 2 * pause_ms : pause_ms;
 	}
 }
 
@@ -186,6 +190,14 @@ int uf_store_try_read(struct uf_store *store, void *buf, size_t len, uint64_t of
 	return 0;
 }
 
+int store_read_once(struct uf_store *store, void *buf, size_t len, uint64_t offset)
+{
+	struct uf_store_request request = {.action = UF_STORE_READ, .buf = buf, .len = len, .offset = offset};
+	int err = store->flags & UF_STORE_READS_IN_SIGNAL ? fit(store, &request) : -EOPNOTSUPP;
+
+	return err ? err : transfer(store, &request, NULL);
+}
+
 int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_extent *extent)
 {
 	uint64_t left;
@@ -209,13 +221,18 @@ int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struc
  * In the background.
  */
 
+static void release(struct uf_store *store, unsigned count)
+{
+	/* Release: whoever closes sees what `done` did. The store may be gone before it is woken: the kernel only compares addresses. */
+	if (atomic_fetch_sub_explicit(&store->in_flight, count, memory_order_release) == count)
+		futex_wake(&store->in_flight, INT_MAX);
+}
+
 static void finish(struct uf_store *store, struct uf_store_request *request, int result)
 {
 	request->result = result;
 	request->done(request);
-	/* Release: whoever closes sees what `done` did. The store may be gone before it is woken: the kernel only compares addresses. */
-	if (atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_release) == 1)
-		futex_wake(&store->in_flight, INT_MAX);
+	release(store, 1);
 }
 
 static void in_background(void *arg, struct uf_store_request *request)
@@ -225,27 +242,67 @@ static void in_background(void *arg, struct uf_store_request *request)
 	finish(store, request, carry_out(store, request));
 }
 
+static void to_pool(struct uf_store *store, struct uf_store_request *request, int otherwise)
+{
+	if (store_pool_add(&store->pool, request))
+		finish(store, request, otherwise);
+}
+
+/* What the store itself has begun has ended. Only what went well ends here: pauses are for threads that nobody depends on. */
+static void complete(struct uf_store_io *io, int64_t result, const struct uf_store_cause *told)
+{
+	struct uf_store_request *request = (void *)((char *)io - offsetof(struct uf_store_request, io));
+	struct uf_store *store = request->store;
+	struct uf_store_cause cause = {""};
+	int err;
+
+	if (told)
+		cause = *told;
+	if (result == -ECANCELED || (result > 0 && (uint64_t)result < request->len)) {
+		to_pool(store, request, -EAGAIN);
+		return;
+	}
+	err = result < 0 ? (int)result : 0;
+	if (!err && request->action != UF_STORE_FLUSH && (uint64_t)result != request->len)
+		err = ended(&cause, 0, request->len);
+	if (err && goes_on(store, request, err, &cause))
+		to_pool(store, request, err);
+	else
+		finish(store, request, err);
+}
+
+static int begin(struct uf_store *store, struct uf_store_request *request)
+{
+	request->store = store;
+	request->failed = 0;
+	request->io = (struct uf_store_io){.action = request->action,
+	                                   .buf = request->buf,
+	                                   .len = request->len,
+	                                   .offset = request->offset,
+	                                   .complete = complete};
+	if (store->ops.submit && !store->ops.submit(store->state, &request->io))
+		return 0;
+	return store_pool_add(&store->pool, request);
+}
+
 int uf_store_submit(struct uf_store *store, struct uf_store_request *request)
 {
 	int err;
 
 	if (!request->done || (unsigned)request->action > UF_STORE_FLUSH)
 		return -EINVAL;
-	atomic_fetch_add_explicit(&store->in_flight, 1, memory_order_relaxed);
+	/* Also for this call: when its request is done, the store may be closed, but not under its hands. */
+	atomic_fetch_add_explicit(&store->in_flight, 2, memory_order_relaxed);
 	err = fit(store, request);
 	/* What is at hand must not wait behind what is not. */
-	if (!err && request->action == UF_STORE_READ && store->ops.try_read &&
-	    !store->ops.try_read(store->state, request->buf, request->len, request->offset)) {
-		finish(store, request, 0);
-		return 0;
-	}
-	if (err) {
+	if (err || (request->action == UF_STORE_READ && store->ops.try_read &&
+	            !store->ops.try_read(store->state, request->buf, request->len, request->offset))) {
 		finish(store, request, err);
-		return 0;
+		err = 0;
+	} else {
+		err = begin(store, request);
 	}
-	err = store_pool_add(&store->pool, request);
-	if (err)
-		atomic_fetch_sub_explicit(&store->in_flight, 1, memory_order_relaxed);
+	release(store, err ? 2 : 1);
 	return err;
 }
 
@@ -303,7 +360,7 @@ int uf_store_create(struct uf_store **out, const struct uf_store_ops *ops, void 
 	if (err)
 		return err;
 	if (!out || !ops || ops->size != sizeof(*ops) || ops->version != UF_STORE_OPS_VERSION || !ops->read || !size ||
-	    !name || (flags & ~(UF_STORE_READ_ONLY | UF_STORE_TRIES_IN_SIGNAL)))
+	    !name || (flags & ~(UF_STORE_READ_ONLY | UF_STORE_TRIES_IN_SIGNAL | UF_STORE_READS_IN_SIGNAL)))
 		return -EINVAL;
 	return create(out, &opened, name, &options);
 }
@@ -316,6 +373,16 @@ static const struct scheme {
 	{"file:", store_open_file},
 };
 
+static int finish_open(struct uf_store **out, const struct store_opened *opened, const char *uri,
+                       const struct uf_store_options *options)
+{
+	int err = create(out, opened, uri, options);
+
+	if (err)
+		opened->ops->close(opened->state);
+	return err;
+}
+
 static int open_uri(struct uf_store **out, const char *uri, const struct uf_store_options *options,
                     struct uf_store_cause *cause)
 {
@@ -327,12 +394,7 @@ static int open_uri(struct uf_store **out, const char *uri, const struct uf_stor
 		if (strncmp(uri, schemes[i].name, len) != 0)
 			continue;
 		err = schemes[i].open(&opened, uri + len, options->flags, cause);
-		if (err)
-			return err;
-		err = create(out, &opened, uri, options);
-		if (err)
-			opened.ops->close(opened.state);
-		return err;
+		return err ? err : finish_open(out, &opened, uri, options);
 	}
 	return store_fail(cause, -EINVAL, "no store begins so: there are memory:SIZE and file:PATH");
 }

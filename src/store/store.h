@@ -22,7 +22,13 @@ typedef int store_opener(struct store_opened *opened, const char *rest, unsigned
 
 store_opener store_open_memory, store_open_file;
 
-/* Writes the cause, for people, and returns the error. */
+/*
+ * One attempt to read, which may wait: whole, or an error. [signal] For stores with UF_STORE_READS_IN_SIGNAL; of others it is -EOPNOTSUPP.
+ * The rest is as with uf_store_read().
+ */
+int store_read_once(struct uf_store *store, void *buf, size_t len, uint64_t offset);
+
+/* Writes the cause, for people, unless it is NULL, and returns the error. */
 int store_fail(struct uf_store_cause *cause, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

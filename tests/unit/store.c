@@ -14,6 +14,7 @@
 
 #include <userfault/store.h>
 
+#include "store/store.h"
 #include "support/test.h"
 
 #define SIZE (300 * 4096 + 123)
@@ -242,7 +243,8 @@ static int64_t told_read(void *state, void *buf, size_t len, uint64_t offset, st
 	atomic_fetch_sub(&told->in_read, 1);
 	if (left) {
 		atomic_store(&told->failures, left - 1);
-		snprintf(cause->text, sizeof(cause->text), "told to fail");
+		if (cause)
+			snprintf(cause->text, sizeof(cause->text), "told to fail");
 		return -EIO;
 	}
 	if (told->most && (int64_t)len > told->most)
@@ -398,6 +400,193 @@ TEST(cached_does_not_wait, "What is at hand is delivered at once, whatever waits
 
 	submit_many(store, requests);
 	CHECK_EQ(completed, MANY);
+	uf_store_close(store);
+}
+
+/*
+ * A store that carries out attempts itself: it holds what it gets until the test says how it ends.
+ */
+
+struct holder {
+	struct told told; /* what a thread is asked for */
+	pthread_mutex_t lock;
+	struct uf_store_io *held;
+	unsigned count;
+	bool refuses;
+};
+
+static int hold(void *state, struct uf_store_io *io)
+{
+	struct holder *holder = state;
+
+	if (holder->refuses)
+		return -EAGAIN;
+	pthread_mutex_lock(&holder->lock);
+	io->next = holder->held;
+	holder->held = io;
+	holder->count++;
+	pthread_mutex_unlock(&holder->lock);
+	return 0;
+}
+
+static struct uf_store *create_holder(struct holder *holder, unsigned attempts)
+{
+	struct uf_store_options opts = {
+		.size = sizeof(opts), .attempts = attempts, .pause_ms = 1, .threads = 1, .failed = note_cause};
+	struct uf_store_ops ops = told_ops;
+	struct uf_store *store;
+
+	ops.submit = hold;
+	pthread_mutex_init(&holder->lock, NULL);
+	CHECK_EQ(uf_store_create(&store, &ops, holder, 1 << 20, 0, "holder", &opts), 0);
+	return store;
+}
+
+/* The last one that it got ends so. */
+static void end_one(struct holder *holder, int64_t result, const char *why)
+{
+	struct uf_store_cause cause;
+	struct uf_store_io *io;
+
+	pthread_mutex_lock(&holder->lock);
+	io = holder->held;
+	holder->held = io->next;
+	holder->count--;
+	pthread_mutex_unlock(&holder->lock);
+	if (result > 0)
+		memset(io->buf, 'x', (size_t)result);
+	snprintf(cause.text, sizeof(cause.text), "%s", why ? why : "");
+	io->complete(io, result, why ? &cause : NULL);
+}
+
+TEST(submit_needs_no_threads, "What a store carries out itself is in flight at once, however few threads there are.")
+{
+	struct holder holder = {0};
+	struct uf_store *store = create_holder(&holder, 1);
+	static struct request requests[MANY];
+
+	submit_many(store, requests);
+	CHECK_EQ(holder.count, MANY);
+	for (unsigned i = 0; i < MANY; i++)
+		end_one(&holder, 64, NULL);
+	CHECK_EQ(completed, MANY);
+	CHECK_EQ(requests[0].request.result, 0);
+	CHECK_EQ(requests[0].buf[63], 'x');
+	uf_store_close(store);
+	CHECK_EQ(holder.told.reads, 0);
+	CHECK(holder.told.closed);
+}
+
+static void submit_one(struct uf_store *store, struct request *request, unsigned len)
+{
+	request->request = (struct uf_store_request){
+		.action = UF_STORE_READ, .buf = request->buf, .len = len, .offset = 0x40, .done = count_done};
+	CHECK_EQ(uf_store_submit(store, &request->request), 0);
+}
+
+TEST(submit_retries, "An attempt that the store has begun and that fails is the first of those that are told.")
+{
+	struct holder holder = {.told.failures = 1};
+	struct uf_store *store = create_holder(&holder, 3);
+	static struct request request;
+
+	submit_one(store, &request, 64);
+	end_one(&holder, -EIO, "held and dropped");
+	uf_store_close(store);
+	CHECK_EQ(request.request.result, 0);
+	CHECK_EQ(request.buf[1], 0x41);
+	CHECK_EQ(holder.told.reads, 2);
+	CHECK_EQ(causes, 2);
+	CHECK(strstr(last_cause, "attempt 2 of 3") && strstr(last_cause, "told to fail"));
+}
+
+TEST(submit_fails, "An attempt that may not be repeated, and one too many, is an error with its cause.")
+{
+	struct holder holder = {0};
+	struct uf_store *store = create_holder(&holder, 1);
+	static struct request request;
+
+	submit_one(store, &request, 64);
+	end_one(&holder, -EIO, "held and dropped");
+	CHECK_EQ(request.request.result, -EIO);
+	CHECK(strstr(last_cause, "holder: read of 64 bytes at 64, attempt 1 of 1") &&
+	      strstr(last_cause, "held and dropped"));
+	submit_one(store, &request, 64);
+	end_one(&holder, 0, NULL);
+	CHECK_EQ(request.request.result, -EIO);
+	CHECK(strstr(last_cause, "ended after 0 of 64"));
+	uf_store_close(store);
+	store = create_holder(&holder, 3);
+	submit_one(store, &request, 64);
+	end_one(&holder, -ENOSPC, NULL);
+	CHECK_EQ(request.request.result, -ENOSPC);
+	uf_store_close(store);
+	CHECK_EQ(holder.told.reads, 0);
+}
+
+TEST(submit_left_to_threads,
+     "What the store does not begin, does not try or does in part is a thread's, and no failure.")
+{
+	static const int64_t results[] = {1, 63, -ECANCELED};
+	struct holder holder = {.refuses = true};
+	struct uf_store *store = create_holder(&holder, 1);
+	static struct request request;
+	unsigned done = 0;
+
+	for (unsigned i = 0; i <= 3; i++) {
+		submit_one(store, &request, 64);
+		if (i > 0)
+			end_one(&holder, results[i - 1], NULL);
+		while (atomic_load(&completed) == done)
+			sched_yield();
+		done++;
+		CHECK_EQ(request.request.result, 0);
+		for (int at = 0; at < 64; at++)
+			CHECK_EQ(request.buf[at], 0x40 + at);
+		CHECK_EQ(holder.told.reads, done);
+		holder.refuses = false;
+	}
+	CHECK_EQ(causes, 0);
+	uf_store_close(store);
+}
+
+static void check_read_once(struct uf_store *store)
+{
+	char buf[200], bytes[100];
+
+	CHECK(uf_store_flags(store) & UF_STORE_READS_IN_SIGNAL);
+	memset(bytes, 7, sizeof(bytes));
+	CHECK_EQ(uf_store_write(store, bytes, 100, 9900), 0);
+	memset(buf, 1, sizeof(buf));
+	CHECK_EQ(store_read_once(store, buf, 150, 9900), 0);
+	CHECK(!memcmp(buf, bytes, 100));
+	for (int i = 100; i < 200; i++)
+		CHECK_EQ(buf[i], i >= 150);
+	CHECK_EQ(store_read_once(store, buf, 1, 10000), -ERANGE);
+	CHECK_EQ(store_read_once(store, buf, 0, 0), -EINVAL);
+}
+
+TEST(read_once, "One attempt for signal handlers: whole, with zeros behind the end, or an error; where the store can.")
+{
+	struct told told = {.most = 7, .failures = 1};
+	struct uf_store *store = open_store("memory:10000");
+	char buf[64];
+
+	check_read_once(store);
+	uf_store_close(store);
+	store = open_store(file_uri(10000));
+	check_read_once(store);
+	CHECK_EQ(truncate(path, 5000), 0);
+	CHECK_EQ(store_read_once(store, buf, 64, 4990), -EIO);
+	uf_store_close(store);
+	store = create_told(&told, 3, 0);
+	CHECK_EQ(store_read_once(store, buf, 64, 0), -EOPNOTSUPP);
+	CHECK_EQ(told.reads, 0);
+	uf_store_close(store);
+	CHECK_EQ(uf_store_create(&store, &told_ops, &told, 1 << 20, UF_STORE_READS_IN_SIGNAL, "told", NULL), 0);
+	CHECK_EQ(store_read_once(store, buf, 64, 0), -EIO);
+	CHECK_EQ(store_read_once(store, buf, 64, 5), 0);
+	CHECK_EQ(buf[63], 5 + 63);
 	uf_store_close(store);
 }
 
