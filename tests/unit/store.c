@@ -15,24 +15,21 @@
 #include <userfault/store.h>
 
 #include "store/store.h"
+#include "support/folder.h"
 #include "support/test.h"
 
 #define SIZE (300 * 4096 + 123)
 
-static char path[] = "/tmp/userfault-store-XXXXXX";
-
-static void remove_file(void)
-{
-	unlink(path);
-}
+static const char *path;
 
 static const char *file_uri(size_t size)
 {
 	static char uri[64];
-	int fd = mkstemp(path);
+	int fd;
 
+	path = in_folder("file");
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CHECK(fd >= 0);
-	atexit(remove_file);
 	CHECK_EQ(ftruncate(fd, (off_t)size), 0);
 	close(fd);
 	snprintf(uri, sizeof(uri), "file:%s", path);
