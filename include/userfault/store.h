@@ -6,6 +6,7 @@
  *
  *	memory:SIZE               fresh memory, all zeros; SIZE in bytes, or with K, M, G, T (powers of 1024)
  *	file:PATH                 a file or a block device, as long as it is when it is opened
+ *	nbd://HOST[:PORT]/EXPORT  an export of an NBD server; with TLS nbds://, over a unix socket nbd+unix:///EXPORT?socket=PATH
  *
  *	uf_store_open(&store, "file:/var/lib/snapshot.mem", NULL);
  *	uf_store_read(store, buf, 4096, offset);
@@ -80,7 +81,10 @@ int uf_store_try_read(struct uf_store *store, void *buf, size_t len, uint64_t of
 int uf_store_read(struct uf_store *store, void *buf, size_t len, uint64_t offset);
 int uf_store_write(struct uf_store *store, const void *buf, size_t len, uint64_t offset);
 
-/* What was written before this call is durable when it returns 0: it survives a loss of power, as far as the store can tell. */
+/*
+ * What was written before this call is durable when it returns 0: it survives a loss of power, as far as the store can tell. A store that
+ * is on a server and cannot tell says so: -EOPNOTSUPP; -EIO, from then on, when a connection broke before what was written was flushed.
+ */
 int uf_store_flush(struct uf_store *store);
 
 /* A run of bytes that are all zeros, or may not be. */

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/futex.h"
+#include "store/module.h"
 #include "store/pool.h"
 #include "store/store.h"
 
@@ -368,9 +369,10 @@ int uf_store_create(struct uf_store **out, const struct uf_store_ops *ops, void 
 static const struct scheme {
 	const char *name;
 	store_opener *open;
+	bool whole; /* gets the URI, not what is behind the colon */
 } schemes[] = {
-	{"memory:", store_open_memory},
-	{"file:", store_open_file},
+	{"memory:", store_open_memory, false}, {"file:", store_open_file, false}, {"nbd:", store_open_nbd, true},
+	{"nbds:", store_open_nbd, true},       {"nbd+", store_open_nbd, true},    {"nbds+", store_open_nbd, true},
 };
 
 static int finish_open(struct uf_store **out, const struct store_opened *opened, const char *uri,
@@ -393,10 +395,11 @@ static int open_uri(struct uf_store **out, const char *uri, const struct uf_stor
 
 		if (strncmp(uri, schemes[i].name, len) != 0)
 			continue;
-		err = schemes[i].open(&opened, uri + len, options->flags, cause);
+		err = schemes[i].open(&opened, uri + (schemes[i].whole ? 0 : len), options->flags, cause);
 		return err ? err : finish_open(out, &opened, uri, options);
 	}
-	return store_fail(cause, -EINVAL, "no store begins so: there are memory:SIZE and file:PATH");
+	return store_fail(cause, -EINVAL,
+	                  "no store begins so: there are memory:, file:, nbd://, nbds:// and nbd+unix://");
 }
 
 int uf_store_open(struct uf_store **out, const char *uri, const struct uf_store_options *opts, char *cause,

@@ -47,6 +47,11 @@ static void mount_tmpfs(const char *at, unsigned long flags)
 		FAIL("cannot mount on %s: %s", at, strerror(errno));
 }
 
+void hide_folder(const char *path)
+{
+	mount_tmpfs(path, 0);
+}
+
 static void write_file(const char *path, const char *text)
 {
 	FILE *file = fopen(path, "we");

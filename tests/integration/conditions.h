@@ -29,6 +29,9 @@ void hide_device_entries(void);
 /* Lets the sysctl's file say `value`. The setting stays what it is. */
 void fake_sysctl(const char *value);
 
+/* Lets a folder be empty. */
+void hide_folder(const char *path);
+
 /* The setting itself: 0 or 1; -1 when the kernel has none. */
 int real_sysctl(void);
 
