@@ -2,7 +2,7 @@
 #include "base/hist.h"
 
 /* Values below HIST_SUB have a bucket each; above, the four bits after the leading one choose among HIST_SUB. */
-static unsigned bucket_of(uint64_t ns)
+unsigned hist_bucket(uint64_t ns)
 {
 	unsigned shift;
 
@@ -29,7 +29,7 @@ void hist_add(struct hist *hist, uint64_t ns)
 	hist->sum += ns;
 	if (ns > hist->max)
 		hist->max = ns;
-	hist->bucket[bucket_of(ns)]++;
+	hist->bucket[hist_bucket(ns)]++;
 }
 
 void hist_merge(struct hist *into, const struct hist *from)

@@ -31,7 +31,7 @@ enum space_page {
 	SPACE_FILLING, /* somebody fetches it; he puts it in place only if it still is FILLING then */
 	SPACE_CLEAN,   /* in memory, and its source has the same */
 	SPACE_DIRTY,   /* in memory, and its source may have something else */
-	SPACE_LEAVING, /* somebody takes it out, or copies it in order to write it */
+	SPACE_LEAVING, /* somebody takes it out, copies it, or lets a writer in */
 	SPACE_RESTING, /* out of memory, but its content is still at hand */
 	SPACE_REMOVED, /* zeros: the program gave it back. Never the source's content again */
 	SPACE_LOST,    /* its content could not be had; a touch is SIGBUS */

@@ -42,7 +42,7 @@ fi
 diff "$dir/static" "$dir/shared"
 
 # The public headers stand alone, in C++ too where there is a compiler for it.
-for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/store.h userfault/uapi.h; do
+for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/store.h userfault/pager.h userfault/uapi.h; do
 	echo "#include <$header>" >"$dir/header.c"
 	# shellcheck disable=SC2046
 	cc -std=c99 -pedantic -Wall -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"

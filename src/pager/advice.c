@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+/* What the program tells, and asks: advice, pinned pages, statistics. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pager/pager.h"
+
+static inline uint64_t address(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
+
+/* Rounds outwards to the mapping's unit. NULL: not in one mapping. */
+static struct mapping *find(struct uf_pager *pager, void *addr, uint64_t *start, uint64_t *len)
+{
+	struct mapping *mapping = pager ? pager_mapping(pager, address(addr)) : NULL;
+	uint64_t end = address(addr) + *len;
+
+	if (!mapping || !*len || end < address(addr) || end > mapping->addr + mapping->len)
+		return NULL;
+	*start = address(addr) & ~(mapping->unit - 1);
+	*len = ((end + mapping->unit - 1) & ~(mapping->unit - 1)) - *start;
+	return mapping;
+}
+
+static int bring(struct uf_pager *pager, struct job *job)
+{
+	return atomic_load(&pager->ending) ? -ECANCELED : session_bring(&pager->session, job->addr, job->len, true);
+}
+
+static int will_need(struct uf_pager *pager, uint64_t start, uint64_t len, bool wait)
+{
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job)
+		return -ENOMEM;
+	*job = (struct job){.run = bring, .addr = start, .len = len};
+	return worker_do(pager, job, wait);
+}
+
+/* Calls `change` for the byte of each page. Inside the gate. */
+static void for_pages(struct uf_pager *pager, uint64_t start, uint64_t len,
+                      void (*change)(struct uf_pager *pager, const struct space_range *range, _Atomic uint8_t *state))
+{
+	struct space_range range;
+
+	for (uint64_t at = start; at < start + len; at += range.unit) {
+		if (!space_find(pager->session.space, at, &range))
+			break;
+		change(pager, &range, state_at(&range, at));
+	}
+}
+
+static void forget_use(struct uf_pager *pager, const struct space_range *range, _Atomic uint8_t *state)
+{
+	(void)pager;
+	(void)range;
+	atomic_fetch_and(state, (uint8_t) ~(SPACE_ACTIVE | SPACE_AHEAD));
+}
+
+/* The hand begins there, and finds nothing that it would spare. */
+static void dont_need(struct uf_pager *pager, uint64_t start, uint64_t len)
+{
+	signal_mask before;
+
+	pthread_mutex_lock(&pager->cleaning);
+	before = session_enter(&pager->session);
+	for_pages(pager, start, len, forget_use);
+	pager->hand = start;
+	session_leave(&pager->session, before);
+	pthread_mutex_unlock(&pager->cleaning);
+}
+
+int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pager_advice advice)
+{
+	uint64_t start;
+	struct mapping *mapping = find(pager, addr, &start, &len);
+
+	if (!mapping)
+		return -EINVAL;
+	switch (advice) {
+	case UF_PAGER_WILLNEED:
+		return will_need(pager, start, len, false);
+	case UF_PAGER_DONTNEED:
+		dont_need(pager, start, len);
+		return 0;
+	case UF_PAGER_RANDOM:
+	case UF_PAGER_SEQUENTIAL:
+	case UF_PAGER_NORMAL:
+		atomic_store(&mapping->source.advice, advice);
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+/*
+ * Pins.
+ */
+
+static void mark_pinned(struct uf_pager *pager, const struct space_range *range, _Atomic uint8_t *state)
+{
+	if (!(atomic_fetch_or(state, SPACE_PINNED) & SPACE_PINNED))
+		atomic_fetch_add(&pager->pinned, range->unit);
+}
+
+static void clear_pinned(struct uf_pager *pager, const struct space_range *range, _Atomic uint8_t *state)
+{
+	if (atomic_fetch_and(state, (uint8_t)~SPACE_PINNED) & SPACE_PINNED)
+		atomic_fetch_sub(&pager->pinned, range->unit);
+}
+
+static void change_pinned(struct uf_pager *pager, uint64_t start, uint64_t len, bool on)
+{
+	signal_mask before = session_enter(&pager->session);
+
+	for_pages(pager, start, len, on ? mark_pinned : clear_pinned);
+	session_leave(&pager->session, before);
+}
+
+int uf_pager_pin(struct uf_pager *pager, void *addr, uint64_t len)
+{
+	uint64_t start, left;
+	struct mapping *mapping = find(pager, addr, &start, &len);
+	int err = 0;
+
+	if (!mapping)
+		return -EINVAL;
+	left = 8 * atomic_load(&pager->largest_unit);
+	if (left < pager->budget / 8)
+		left = pager->budget / 8;
+	if (len > pager->budget || atomic_load(&pager->pinned) + len + left > pager->budget)
+		return -ENOMEM;
+	/* First marked, so that what is there stays while the rest comes. */
+	change_pinned(pager, start, len, true);
+	will_need(pager, start, len, true);
+	session_settle(&pager->session);
+	for (uint64_t at = start; !err && at < start + len; at += mapping->unit)
+		err = session_fault(&pager->session, at, false);
+	if (err)
+		change_pinned(pager, start, len, false);
+	return err;
+}
+
+int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len)
+{
+	uint64_t start;
+
+	if (!find(pager, addr, &start, &len))
+		return -EINVAL;
+	change_pinned(pager, start, len, false);
+	return 0;
+}
+
+/*
+ * Statistics.
+ */
+
+static inline uint64_t get(_Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static uint64_t count_state(struct uf_pager *pager, enum space_page wanted)
+{
+	signal_mask before = session_enter(&pager->session);
+	struct space_range range;
+	uint64_t bytes = 0;
+
+	for (uint64_t at = 0; space_next(pager->session.space, at, &range); at = range.start + range.len)
+		for (uint64_t page = range.start; page < range.start + range.len; page += range.unit)
+			if (page_state(atomic_load_explicit(state_at(&range, page), memory_order_relaxed)) == wanted)
+				bytes += range.unit;
+	session_leave(&pager->session, before);
+	return bytes;
+}
+
+static void count_latency(struct session_stats *from, struct uf_pager_stats *stats)
+{
+	struct hist hist = {.max = get(&from->latency_max), .sum = get(&from->latency_sum)};
+
+	for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+		unsigned power = i < HIST_SUB ? 0 : i / HIST_SUB + 3;
+
+		hist.bucket[i] = get(&from->latency[i]);
+		hist.count += hist.bucket[i];
+		/* Bucket i holds what is at least 2^power and less than twice that. */
+		stats->latency[power + 1 < 48 ? power + 1 : 47] += hist.bucket[i];
+	}
+	stats->latency_p50 = hist_quantile(&hist, 0.5);
+	stats->latency_p99 = hist_quantile(&hist, 0.99);
+	stats->latency_max = hist.max;
+}
+
+int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats)
+{
+	struct uf_pager_stats now = {.size = sizeof(now)};
+	struct session_stats *from;
+	size_t size;
+
+	if (!pager || !stats || stats->size < offsetof(struct uf_pager_stats, latency_p50))
+		return -EINVAL;
+	from = &pager->session.stats;
+	now.budget = pager->budget;
+	now.resident = get(&pager->resident);
+	now.pinned = get(&pager->pinned);
+	now.dirty = count_state(pager, SPACE_DIRTY);
+	now.faults = get(&from->faults);
+	now.write_faults = get(&from->write_faults);
+	now.refaults = get(&from->refaults);
+	now.read = get(&from->read);
+	now.ahead = get(&from->ahead);
+	now.waits = get(&from->waits);
+	now.poisoned = count_state(pager, SPACE_LOST);
+	now.written = get(&pager->written);
+	now.evicted = get(&pager->evicted);
+	now.errors = get(&pager->errors);
+	count_latency(from, &now);
+	pthread_mutex_lock(&pager->mappings_lock);
+	memcpy(now.last_error, pager->last_error, sizeof(now.last_error));
+	pthread_mutex_unlock(&pager->mappings_lock);
+	size = stats->size < sizeof(now) ? stats->size : sizeof(now);
+	now.size = stats->size;
+	memcpy(stats, &now, size);
+	return 0;
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT
+/* Contracts: fault.h, session.h. */
+#include <errno.h>
+#include <string.h>
+
+#include "session/fault.h"
+
+static inline void *pointer(uint64_t addr)
+{
+	return (void *)(uintptr_t)addr;
+}
+
+static inline void count(_Atomic uint64_t *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/*
+ * A page's byte changes alone, but a futex is a word: who waits sleeps on the word that the byte lies in, and may be woken for one of its
+ * neighbours.
+ */
+static _Atomic uint32_t *word_of(_Atomic uint8_t *state)
+{
+	return (_Atomic uint32_t *)((uintptr_t)state & ~(uintptr_t)3);
+}
+
+bool fault_wait_for(_Atomic uint8_t *state, uint8_t byte, struct look *look)
+{
+	uint32_t word;
+	uint8_t bytes[4];
+
+	if (!(byte & SPACE_WAITED) && !atomic_compare_exchange_strong(state, &byte, (uint8_t)(byte | SPACE_WAITED)))
+		return false;
+	look->word = word_of(state);
+	word = atomic_load(look->word);
+	memcpy(bytes, &word, sizeof(bytes));
+	look->seen = word;
+	return bytes[(uintptr_t)state & 3] == (byte | SPACE_WAITED);
+}
+
+bool session_claim(_Atomic uint8_t *state, enum space_page from, enum space_page to)
+{
+	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
+
+	do
+		if (page_state(byte) != from)
+			return false;
+	/* Acquire: sees what the last owner of the page did to it. */
+	while (!atomic_compare_exchange_weak_explicit(state, &byte, (uint8_t)((byte & ~SPACE_STATE) | to),
+	                                              memory_order_acquire, memory_order_relaxed));
+	return true;
+}
+
+void session_release(struct session *session, _Atomic uint8_t *state, enum space_page to, unsigned set, unsigned clear)
+{
+	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
+	uint8_t keep = (uint8_t) ~(SPACE_STATE | SPACE_WAITED | clear);
+
+	/* Release: whoever claims it next sees what was done. */
+	while (!atomic_compare_exchange_weak_explicit(state, &byte, (uint8_t)((byte & keep) | to | set),
+	                                              memory_order_release, memory_order_relaxed))
+		;
+	if (!(byte & SPACE_WAITED))
+		return;
+	futex_wake(word_of(state), INT_MAX);
+	if (!session->options.inline_faults)
+		session_retry(session);
+}
+
+/* The first write to a page, or one to a page whose protection a failed flush has left. */
+static enum step let_write(struct session *session, const struct space_range *range, uint64_t addr,
+                           enum space_page state, bool handler)
+{
+	_Atomic uint8_t *byte = state_at(range, addr);
+	int err;
+
+	if (!session_claim(byte, state, SPACE_LEAVING))
+		return STEP_AGAIN;
+	err = uf_writeprotect(session->uf, pointer(addr), range->unit, handler ? UFFDIO_WRITEPROTECT_MODE_DONTWAKE : 0);
+	session_release(session, byte, err ? state : SPACE_DIRTY, err ? 0 : SPACE_ACTIVE, SPACE_AHEAD);
+	if (!err && state == SPACE_CLEAN)
+		count(&session->stats.write_faults);
+	if (err == -EAGAIN)
+		return STEP_POST;
+	return err && handler ? STEP_LOST : STEP_DONE;
+}
+
+/* Zeros, since the program gave the page back. */
+static enum step bring_zeros(struct session *session, const struct space_range *range, uint64_t addr)
+{
+	_Atomic uint8_t *state = state_at(range, addr);
+	int err;
+
+	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, true))
+		return STEP_ROOM;
+	err = session_claim(state, SPACE_REMOVED, SPACE_LEAVING) ? 0 : -EBUSY;
+	if (!err) {
+		err = fill_zero(session, range, addr);
+		count(&session->stats.faults);
+		session_release(session, state, err ? SPACE_REMOVED : SPACE_DIRTY, SPACE_ACTIVE, SPACE_AHEAD);
+	}
+	if (err)
+		session->options.ops->dismiss(session->options.arg, range->unit);
+	if (err == -EBUSY)
+		return STEP_AGAIN;
+	return err == -EAGAIN ? STEP_POST : STEP_DONE;
+}
+
+/* From where it rests, which is no fetch. */
+static enum step bring_back(struct session *session, const struct space_range *range, uint64_t addr)
+{
+	_Atomic uint8_t *state = state_at(range, addr);
+	int to;
+
+	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, true))
+		return STEP_ROOM;
+	if (!session_claim(state, SPACE_RESTING, SPACE_LEAVING)) {
+		session->options.ops->dismiss(session->options.arg, range->unit);
+		return STEP_AGAIN;
+	}
+	to = session->options.ops->restore(session->options.arg, range, addr);
+	if (to < 0)
+		session->options.ops->dismiss(session->options.arg, range->unit);
+	session_release(session, state,
+	                to >= 0         ? (enum space_page)to
+	                : to == -ENOENT ? SPACE_MISSING
+	                                : SPACE_RESTING,
+	                SPACE_ACTIVE, SPACE_AHEAD);
+	if (to >= 0) {
+		count(&session->stats.faults);
+		count(&session->stats.refaults);
+	}
+	if (to == -ENOENT)
+		return STEP_AGAIN;
+	return to < 0 ? STEP_POST : STEP_DONE;
+}
+
+/* It is there. A thread that sleeps all the same faulted before it came. */
+static enum step present(struct session *session, const struct space_range *range, uint64_t addr, enum space_page state,
+                         bool write, bool handler)
+{
+	if (write && source_of(range)->writable)
+		return let_write(session, range, addr, state, handler);
+	if (!handler)
+		uf_wake(session->uf, pointer(addr), range->unit);
+	return STEP_DONE;
+}
+
+enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool write, bool handler, struct look *look)
+{
+	struct space_range range;
+	_Atomic uint8_t *state;
+	uint8_t byte;
+
+	if (!space_find(session->space, addr, &range)) {
+		/* Unmapped meanwhile: the access finds what there is now. */
+		if (!handler)
+			uf_wake(session->uf, pointer(addr & ~(session->page - 1)), session->page);
+		return handler ? STEP_LOST : STEP_DONE;
+	}
+	addr &= ~(range.unit - 1);
+	state = state_at(&range, addr);
+	byte = atomic_load_explicit(state, memory_order_acquire);
+	switch (page_state(byte)) {
+	case SPACE_MISSING:
+		/* Posted already, by a thread that could not do it. */
+		if (handler && (byte & SPACE_WAITED))
+			return fault_wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;
+		return fill_plan(session, &range, addr, more, write, &look->fill);
+	case SPACE_CLEAN:
+	case SPACE_DIRTY:
+		return present(session, &range, addr, page_state(byte), write, handler);
+	case SPACE_RESTING:
+		return bring_back(session, &range, addr);
+	case SPACE_REMOVED:
+		return bring_zeros(session, &range, addr);
+	case SPACE_LOST:
+		if (!handler) {
+			uf_poison(session->uf, pointer(addr), range.unit, 0);
+			uf_wake(session->uf, pointer(addr), range.unit);
+		}
+		return handler ? STEP_LOST : STEP_DONE;
+	default:
+		return fault_wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;
+	}
+}
+
+/*
+ * On the thread that faulted.
+ */
+
+/* Inside the gate. A page that the loop has to fetch is marked, so that others do not post it too. */
+static enum step hand_over(struct session *session, uint64_t addr, bool write, struct look *look)
+{
+	struct space_range range;
+	_Atomic uint8_t *state;
+	uint8_t byte;
+
+	if (!space_find(session->space, addr, &range))
+		return STEP_AGAIN;
+	addr &= ~(range.unit - 1);
+	state = state_at(&range, addr);
+	byte = atomic_load(state);
+	if (page_state(byte) != SPACE_MISSING || (byte & SPACE_WAITED))
+		return STEP_AGAIN;
+	/* Once the mark is set others wait for it, so it is posted whatever comes next. */
+	if (!atomic_compare_exchange_strong(state, &byte, (uint8_t)(byte | SPACE_WAITED)))
+		return STEP_AGAIN;
+	session_post(session, addr, write, false);
+	return fault_wait_for(state, byte | SPACE_WAITED, look) ? STEP_STATE : STEP_AGAIN;
+}
+
+static enum step try_inline(struct session *session, uint64_t addr, bool write, struct look *look)
+{
+	enum step step = fault_look(session, addr, 0, write, true, look);
+
+	if (step != STEP_FETCH)
+		return step;
+	if (!fill_read(&look->fill, true)) {
+		fill_place(&look->fill);
+		return STEP_DONE;
+	}
+	fill_abandon(&look->fill);
+	return hand_over(session, addr, write, look);
+}
+
+int session_fault(struct session *session, uint64_t addr, bool write)
+{
+	uint64_t start = now_ns();
+	bool waited = false;
+	struct look look;
+
+	for (;;) {
+		signal_mask before = session_enter(session);
+		enum step step = try_inline(session, addr, write, &look);
+
+		session_leave(session, before);
+		switch (step) {
+		case STEP_DONE:
+			session_count_latency(session, start);
+			return 0;
+		case STEP_LOST:
+			return -EIO;
+		case STEP_STATE:
+			futex_wait(look.word, look.seen);
+			break;
+		case STEP_ROOM:
+			if (!waited)
+				count(&session->stats.waits);
+			waited = true;
+			session->options.ops->wait_room(session->options.arg);
+			break;
+		case STEP_BUFFER:
+			buffers_wait(&session->buffers, look.fill.len);
+			break;
+		default:
+			break;
+		}
+	}
+}

@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: MIT
+/* Contracts: fill.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session/fill.h"
+#include "store/store.h"
+
+static const char zeros[1 << 16];
+
+static inline void *pointer(uint64_t addr)
+{
+	return (void *)(uintptr_t)addr;
+}
+
+static inline void add(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static bool is_inline(const struct session *session)
+{
+	return session->options.inline_faults;
+}
+
+/* Whether pages of it come in protected. Where they cannot be, they count as written to from the start. */
+static bool protects(const struct session *session, const struct space_range *range)
+{
+	return source_of(range)->writable && session->can_protect;
+}
+
+/*
+ * Planning.
+ */
+
+static void dismiss(struct session *session, uint64_t bytes)
+{
+	if (bytes)
+		session->options.ops->dismiss(session->options.arg, bytes);
+}
+
+/* Whether the page at addr can join a run: missing, from the same place, and nobody has asked for it in another way. */
+static bool join(const struct space_range *range, uint64_t addr, bool saved)
+{
+	_Atomic uint8_t *state = state_at(range, addr);
+	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
+
+	if (page_state(byte) != SPACE_MISSING || !(byte & SPACE_SAVED) == saved)
+		return false;
+	return atomic_compare_exchange_strong_explicit(state, &byte, (uint8_t)(byte | SPACE_FILLING),
+	                                               memory_order_acquire, memory_order_relaxed);
+}
+
+/* Lengthens the run to [start, end), as far as there is room and the pages are alike. */
+static void extend(struct fill *fill, uint64_t start, uint64_t end)
+{
+	struct session *session = fill->session;
+	uint64_t unit = fill->range.unit, wanted = end - start - fill->len, room;
+
+	if (!wanted)
+		return;
+	room = session->options.ops->admit(session->options.arg, wanted, unit, false);
+	while (room && fill->addr + fill->len < end && join(&fill->range, fill->addr + fill->len, fill->saved)) {
+		fill->len += unit;
+		room -= unit;
+	}
+	while (room && fill->addr > start && join(&fill->range, fill->addr - unit, fill->saved)) {
+		fill->addr -= unit;
+		fill->len += unit;
+		room -= unit;
+	}
+	dismiss(session, room);
+}
+
+/* A buffer for [*start, *end); a smaller window around addr where there is only a small one. */
+static char *window_buffer(struct session *session, const struct space_range *range, uint64_t addr, uint64_t *start,
+                           uint64_t *end)
+{
+	char *buffer = buffers_try(&session->buffers, *end - *start, BUFFERS_LARGE);
+
+	if (!buffer && *end - *start > range->unit) {
+		*start = addr;
+		*end = addr + range->unit;
+		buffer = buffers_try(&session->buffers, range->unit, BUFFERS_LARGE);
+	}
+	return buffer;
+}
+
+enum step fill_plan(struct session *session, const struct space_range *range, uint64_t addr, uint64_t more, bool write,
+                    struct fill *fill)
+{
+	_Atomic uint8_t *state = state_at(range, addr);
+	uint64_t start, end;
+
+	fill_window(session, range, addr, &start, &end);
+	if (end < more)
+		end = more - addr > BUFFER_LARGE ? addr + BUFFER_LARGE : more;
+	if (end - start > BUFFER_LARGE)
+		start = addr;
+	fill->buffer = window_buffer(session, range, addr, &start, &end);
+	fill->len = range->unit;
+	if (!fill->buffer)
+		return STEP_BUFFER;
+	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, true)) {
+		buffers_give(&session->buffers, fill->buffer);
+		return STEP_ROOM;
+	}
+	if (!session_claim(state, SPACE_MISSING, SPACE_FILLING)) {
+		dismiss(session, range->unit);
+		buffers_give(&session->buffers, fill->buffer);
+		return STEP_AGAIN;
+	}
+	fill->session = session;
+	fill->range = *range;
+	fill->addr = fill->demand = addr;
+	fill->demand_len = range->unit;
+	fill->write = write;
+	fill->again = false;
+	fill->saved = atomic_load_explicit(state, memory_order_relaxed) & SPACE_SAVED;
+	extend(fill, start, end);
+	if (more > addr + range->unit)
+		fill->demand_len = (more < fill->addr + fill->len ? more : fill->addr + fill->len) - addr;
+	fill_window_done(range, addr, fill->addr, fill->addr + fill->len);
+	add(&session->stats.faults, fill->demand_len / range->unit);
+	return STEP_FETCH;
+}
+
+/*
+ * Reading.
+ */
+
+static struct uf_store *store_of(const struct fill *fill)
+{
+	const struct session_source *source = source_of(&fill->range);
+
+	return fill->saved ? source->aside : source->store;
+}
+
+int fill_read(struct fill *fill, bool wait)
+{
+	struct uf_store *store = store_of(fill);
+	uint64_t offset = offset_at(&fill->range, fill->addr);
+	int err;
+
+	if (!store) {
+		memset(fill->buffer, 0, fill->len);
+		return 0;
+	}
+	err = uf_store_flags(store) & UF_STORE_TRIES_IN_SIGNAL || !is_inline(fill->session)
+	              ? uf_store_try_read(store, fill->buffer, fill->len, offset)
+	              : -EAGAIN;
+	if (err && wait && (uf_store_flags(store) & UF_STORE_READS_IN_SIGNAL))
+		err = store_read_once(store, fill->buffer, fill->len, offset);
+	return err;
+}
+
+/*
+ * Placing.
+ */
+
+uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len, bool protect,
+                   int *err)
+{
+	/* Inline nobody sleeps in the kernel. */
+	uint64_t mode = (protect ? UFFDIO_COPY_MODE_WP : 0) | (is_inline(session) ? UFFDIO_COPY_MODE_DONTWAKE : 0);
+	uint64_t done = 0;
+
+	*err = 0;
+	while (done < len) {
+		ssize_t n = uf_copy(session->uf, pointer(addr + done), from + done, len - done, mode);
+
+		/* There already: the first part of a unit whose rest had to wait, or a page that nobody has told us of. */
+		if (n == -EEXIST) {
+			n = (ssize_t)(unit < session->page ? unit : session->page);
+			if (protect)
+				uf_writeprotect(session->uf, pointer(addr + done), (size_t)n,
+				                UFFDIO_WRITEPROTECT_MODE_WP);
+			uf_wake(session->uf, pointer(addr + done), (size_t)n);
+		}
+		if (n < 0) {
+			*err = (int)n;
+			break;
+		}
+		done += (uint64_t)n;
+	}
+	return done & ~(unit - 1);
+}
+
+static void release_run(struct fill *fill, uint64_t from, uint64_t to, enum space_page state, unsigned set)
+{
+	for (uint64_t at = from; at < to; at += fill->range.unit)
+		session_release(fill->session, state_at(&fill->range, at), state, set, SPACE_ACTIVE | SPACE_AHEAD);
+}
+
+/* Whose pages could not be put in place: they are as they were. */
+static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
+{
+	struct session *session = fill->session;
+
+	release_run(fill, from, to, SPACE_MISSING, 0);
+	dismiss(session, to - from);
+	if (err == -ESRCH) {
+		atomic_store(&session->gone, true);
+		return;
+	}
+	for (uint64_t at = from; at < to; at += fill->range.unit) {
+		if (at < fill->demand || at >= fill->demand + fill->demand_len)
+			continue;
+		/* A layout event waits to be read, or there is no memory: it is looked at again. Otherwise there is no such page any more. */
+		if (err == -EAGAIN || err == -ENOMEM)
+			session_post(session, at, fill->write, err == -ENOMEM);
+		else
+			uf_wake(session->uf, pointer(at), fill->range.unit);
+	}
+}
+
+/* One part of it, of which all is alike. */
+static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool demanded)
+{
+	struct session *session = fill->session;
+	bool protect = protects(session, &fill->range), open;
+	uint64_t done;
+	int err;
+
+	if (from >= to)
+		return;
+	open = source_of(&fill->range)->writable && ((demanded && fill->write) || !protect);
+	/* From the copy on it can be written to by anybody. */
+	for (uint64_t at = from; open && at < to; at += fill->range.unit)
+		session_claim(state_at(&fill->range, at), SPACE_FILLING, SPACE_LEAVING);
+	done = from + fill_copy(session, fill->range.unit, from, fill->buffer + (from - fill->addr), to - from,
+	                        protect && !open, &err);
+	release_run(fill, from, done, open ? SPACE_DIRTY : SPACE_CLEAN, demanded ? SPACE_ACTIVE : SPACE_AHEAD);
+	if (done < to)
+		could_not(fill, done, to, err);
+}
+
+static void count_read(struct fill *fill)
+{
+	struct session_stats *stats = &fill->session->stats;
+
+	if (!store_of(fill))
+		return;
+	add(&stats->read, fill->len);
+	if (fill->len > fill->demand_len)
+		add(&stats->ahead, fill->len - fill->demand_len);
+}
+
+static void tell_touched(const struct fill *fill)
+{
+	struct session_source *source = source_of(&fill->range);
+
+	if (!fill->demand_len || !atomic_load_explicit(&source->recording, memory_order_relaxed))
+		return;
+	for (uint64_t at = fill->demand; at < fill->demand + fill->demand_len; at += fill->range.unit)
+		fill->session->options.ops->touched(fill->session->options.arg, source, offset_at(&fill->range, at));
+}
+
+/* All of it, what is waited for first. The buffer is still taken. */
+static void place_parts(struct fill *part)
+{
+	uint64_t end = part->addr + part->len, demand_end = part->demand + part->demand_len;
+
+	count_read(part);
+	tell_touched(part);
+	if (!part->demand_len) {
+		place_part(part, part->addr, end, false);
+		return;
+	}
+	place_part(part, part->demand, demand_end, true);
+	place_part(part, part->addr, part->demand, false);
+	place_part(part, demand_end, end, false);
+}
+
+void fill_place(struct fill *fill)
+{
+	place_parts(fill);
+	buffers_give(&fill->session->buffers, fill->buffer);
+}
+
+void fill_abandon(struct fill *fill)
+{
+	release_run(fill, fill->addr, fill->addr + fill->len, SPACE_MISSING, 0);
+	dismiss(fill->session, fill->len);
+	buffers_give(&fill->session->buffers, fill->buffer);
+}
+
+int fill_zero(struct session *session, const struct space_range *range, uint64_t addr)
+{
+	bool wake = !is_inline(session);
+	uint64_t done = 0;
+	ssize_t n = 0;
+
+	if (!source_of(range)->no_zeropage)
+		n = uf_zeropage(session->uf, pointer(addr), range->unit, wake ? 0 : UFFDIO_ZEROPAGE_MODE_DONTWAKE);
+	if (n > 0)
+		done = (uint64_t)n;
+	while (done < range->unit) {
+		uint64_t len = range->unit - done < sizeof(zeros) ? range->unit - done : sizeof(zeros);
+		int err;
+
+		if (fill_copy(session, session->page, addr + done, zeros, len, false, &err) < len)
+			return err;
+		done += len;
+	}
+	return 0;
+}
+
+/*
+ * In the background.
+ */
+
+static void leave_flight(struct session *session)
+{
+	/* Release: whoever settles sees what came of it. The session may be gone before it is woken: only addresses are compared. */
+	if (atomic_fetch_sub_explicit(&session->in_flight, 1, memory_order_release) == 1)
+		futex_wake(&session->in_flight, INT_MAX);
+}
+
+/* What is still ours of what it fetched: the layout may have changed meanwhile. */
+static bool still_there(const struct fill *fill, uint64_t addr, struct space_range *range)
+{
+	return space_find(fill->session->space, addr, range) && range->id == fill->range.id &&
+	       range->source == fill->range.source && offset_at(range, addr) == offset_at(&fill->range, addr) &&
+	       page_state(atomic_load(state_at(range, addr))) == SPACE_FILLING;
+}
+
+static bool demanded(const struct fill *fill, uint64_t addr)
+{
+	return addr >= fill->demand && addr < fill->demand + fill->demand_len;
+}
+
+/* A part of the fill as a fill, with a range that is valid now; its buffer stays the whole's. */
+static void part_of(const struct fill *fill, const struct space_range *range, uint64_t from, uint64_t to,
+                    struct fill *part)
+{
+	uint64_t demand_end = fill->demand + fill->demand_len;
+
+	*part = *fill;
+	part->range = *range;
+	part->addr = from;
+	part->len = to - from;
+	part->buffer = fill->buffer + (from - fill->addr);
+	part->demand = fill->demand > from ? fill->demand : from;
+	part->demand_len = demand_end > part->demand ? (demand_end < to ? demand_end : to) - part->demand : 0;
+	if (part->demand >= to)
+		part->demand_len = 0;
+}
+
+static void lose(struct fill *part, int err)
+{
+	struct session *session = part->session;
+
+	for (uint64_t at = part->addr; at < part->addr + part->len; at += part->range.unit) {
+		_Atomic uint8_t *state = state_at(&part->range, at);
+
+		dismiss(session, part->range.unit);
+		if (!demanded(part, at)) {
+			session_release(session, state, SPACE_MISSING, 0, 0);
+		} else if (!session->options.ops->failed(session->options.arg, &part->range, at, err)) {
+			session_release(session, state, SPACE_MISSING, SPACE_WAITED, 0);
+			session_post(session, at, part->write, true);
+		} else {
+			add(&session->stats.poisoned, part->range.unit);
+			session_release(session, state, SPACE_LOST, 0, 0);
+			/* A thread that waits in the kernel gets its signal by this alone. */
+			if (session->can_poison)
+				uf_poison(session->uf, pointer(at), part->range.unit, 0);
+		}
+	}
+}
+
+/* Calls `what` for each run that is still ours; what is not is dismissed. */
+static void for_parts(struct fill *fill, void (*what)(struct fill *part, int err), int err)
+{
+	uint64_t at = fill->addr, end = fill->addr + fill->len;
+
+	while (at < end) {
+		struct space_range range;
+		struct fill part;
+		uint64_t to = at;
+
+		while (to < end && still_there(fill, to, &range) && to < range.start + range.len)
+			to += range.unit;
+		if (to == at) {
+			dismiss(fill->session, fill->range.unit);
+			at += fill->range.unit;
+			continue;
+		}
+		/* The last page looked at may lie in a neighbour. */
+		space_find(fill->session->space, at, &range);
+		if (to > range.start + range.len)
+			to = range.start + range.len;
+		part_of(fill, &range, at, to, &part);
+		what(&part, err);
+		at = to;
+	}
+}
+
+static void place_of(struct fill *part, int err)
+{
+	(void)err;
+	place_parts(part);
+}
+
+/* The same for what somebody waits for alone: a bad page beside it is not its fault. True: it was submitted again. */
+static bool retry_demand(struct fill *fill)
+{
+	uint64_t from = fill->addr, end = fill->addr + fill->len;
+	struct fill rest;
+
+	if (!fill->demand_len || fill->demand_len == fill->len)
+		return false;
+	rest = *fill;
+	for (uint64_t at = from; at < end; at += fill->range.unit) {
+		struct space_range range;
+
+		if (demanded(fill, at))
+			continue;
+		dismiss(fill->session, fill->range.unit);
+		if (still_there(fill, at, &range))
+			session_release(fill->session, state_at(&range, at), SPACE_MISSING, 0, 0);
+	}
+	fill->addr = rest.demand;
+	fill->len = rest.demand_len;
+	return true;
+}
+
+static void complete(struct uf_store_request *request)
+{
+	struct fill *fill = (struct fill *)request;
+	struct session *session = fill->session;
+	signal_mask before = session_enter(session);
+	bool again = request->result && retry_demand(fill);
+
+	if (!again && request->result)
+		for_parts(fill, lose, request->result);
+	else if (!again)
+		for_parts(fill, place_of, 0);
+	session_leave(session, before);
+	if (again) {
+		fill_submit(fill);
+	} else {
+		if (fill->demand_len && fill->start_ns && !request->result)
+			session_count_latency(session, fill->start_ns);
+		buffers_give(&session->buffers, fill->buffer);
+		free(fill);
+	}
+	leave_flight(session);
+}
+
+void fill_submit(struct fill *fill)
+{
+	struct session *session = fill->session;
+	struct uf_store *store = store_of(fill);
+	int err;
+
+	atomic_fetch_add_explicit(&session->in_flight, 1, memory_order_relaxed);
+	fill->request = (struct uf_store_request){
+		.action = UF_STORE_READ,
+		.buf = fill->buffer,
+		.len = fill->len,
+		.offset = offset_at(&fill->range, fill->addr),
+		.done = complete,
+	};
+	err = store ? uf_store_submit(store, &fill->request) : 0;
+	if (!store)
+		memset(fill->buffer, 0, fill->len);
+	if (!store || err) {
+		fill->request.result = err;
+		complete(&fill->request);
+	}
+}

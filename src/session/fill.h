@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fill.h - from a missing page to pages in place: which ones, from where, and into memory
+ *
+ * A fill is a run of pages of one range, all FILLING and this fill's own, with room for them admitted and a buffer taken. Each step
+ * but fill_complete() takes place inside the gate.
+ */
+#ifndef SESSION_FILL_H
+#define SESSION_FILL_H
+
+#include "session/session.h"
+
+struct fill {
+	struct uf_store_request request; /* of its fetch in the background */
+	struct session *session;
+	struct space_range range;    /* as it was when the fill was planned */
+	uint64_t addr, len;          /* the run */
+	uint64_t demand, demand_len; /* the part that somebody waits for; demand_len 0: nobody */
+	uint64_t start_ns;           /* when the fault was noticed */
+	bool write;                  /* the demand is a write */
+	bool saved;                  /* from aside */
+	bool again;                  /* lost pages are tried again */
+	char *buffer;
+};
+
+/* What came of a look at a fault. */
+enum step {
+	STEP_DONE,   /* nothing more to do; the access can be repeated, or somebody else sees to it */
+	STEP_FETCH,  /* a fill is planned, and its store takes its time */
+	STEP_AGAIN,  /* something changed meanwhile: look again */
+	STEP_STATE,  /* somebody else is at work on the page */
+	STEP_ROOM,   /* there is no room */
+	STEP_BUFFER, /* there is no buffer */
+	STEP_POST,   /* only the loop can */
+	STEP_LOST,   /* it is lost, or nothing of ours */
+};
+
+/*
+ * A run around `addr`, which is MISSING. `more`: up to there touches wait as well, in order. STEP_FETCH, AGAIN, ROOM or BUFFER; but
+ * for the first nothing is held.
+ */
+enum step fill_plan(struct session *session, const struct space_range *range, uint64_t addr, uint64_t more, bool write,
+                    struct fill *fill);
+
+/* Its bytes, if they can be had at once: 0, or -EAGAIN, or (only with `wait`) what the store says. [signal] */
+int fill_read(struct fill *fill, bool wait);
+
+/* Puts what was read in place, and gives all back. [signal] */
+void fill_place(struct fill *fill);
+
+/* Gives all back; the pages are MISSING. [signal] */
+void fill_abandon(struct fill *fill);
+
+/* Begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate. */
+void fill_submit(struct fill *fill);
+
+/* A page of zeros for `addr`, which was claimed: it is dirty then. 0 or -errno. [signal] */
+int fill_zero(struct session *session, const struct space_range *range, uint64_t addr);
+
+/*
+ * Copies to [addr, addr + len), claimed and admitted. `protect`: against writes. `wake`: who waits for it in the kernel. How much of it, in
+ * whole units, is in place; less than len: *err tells why. [signal]
+ */
+uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len, bool protect,
+                   int *err);
+
+/* Which pages are read together with one: streams.c. Within the range, whole units, `addr` in it. [signal] */
+void fill_window(struct session *session, const struct space_range *range, uint64_t addr, uint64_t *start,
+                 uint64_t *end);
+
+/* A run that was read goes as far as this: where the stream will go on. [signal] */
+void fill_window_done(const struct space_range *range, uint64_t addr, uint64_t start, uint64_t end);
+
+/* To the loop: look at this address again. `later`: in a second. [signal] */
+void session_post(struct session *session, uint64_t addr, bool write, bool later);
+
+#endif

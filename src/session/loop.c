@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The loop: messages, many at once; layout events before faults, since a fault that was read together with one comes after it; faults in the
+ * order of their addresses, those that follow one another as one. What cannot be done now is held, and looked at again when
+ * the bell rings.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session/fault.h"
+#include "session/loop.h"
+
+#define MESSAGES 64
+/* How long what is to be tried later waits, ms. */
+#define LATER 1000
+
+/* What is posted comes from memory of its own: it is posted in signal handlers. */
+#define POSTS_AT_ONCE (65536 / sizeof(struct session_post))
+
+struct loop {
+	struct session *session;
+	struct session_post *held, *later;
+	uint64_t later_due; /* ns; 0: nothing */
+};
+
+/*
+ * The bell, and posts.
+ */
+
+void session_ring(struct session *session)
+{
+	uint64_t one = 1;
+
+	/* Once is enough until it is heard. The exchange orders it behind what was done before. */
+	if (!atomic_exchange(&session->rung, 1))
+		raw_syscall3(SYS_write, session->bell, (long)&one, sizeof(one));
+}
+
+static void hear(struct session *session)
+{
+	uint64_t count;
+
+	raw_read(session->bell, &count, sizeof(count));
+	/* Before anything is looked at: what comes later rings again. */
+	atomic_store(&session->rung, 0);
+}
+
+void session_retry(struct session *session)
+{
+	session_ring(session);
+}
+
+/* With the lock. */
+static void more_posts(struct session *session)
+{
+	struct session_post *posts = raw_map_own(POSTS_AT_ONCE * sizeof(*posts));
+
+	/* The first links the pieces, for loop_forget(). */
+	for (size_t i = 1; posts && i < POSTS_AT_ONCE; i++) {
+		posts[i].next = session->free_posts;
+		session->free_posts = &posts[i];
+	}
+	if (posts) {
+		posts[0].next = session->pieces;
+		session->pieces = &posts[0];
+	}
+}
+
+void session_post(struct session *session, uint64_t addr, bool write, bool later)
+{
+	signal_mask before = block_signals();
+	struct session_post *post;
+
+	for (;;) {
+		lock_take(&session->posts_lock);
+		if (!session->free_posts)
+			more_posts(session);
+		post = session->free_posts;
+		if (post)
+			break;
+		/* No memory at all: the loop will give some back. */
+		lock_release(&session->posts_lock);
+		raw_syscall3(SYS_sched_yield, 0, 0, 0);
+	}
+	session->free_posts = post->next;
+	*post = (struct session_post){.next = session->posts, .addr = addr, .write = write, .later = later};
+	session->posts = post;
+	lock_release(&session->posts_lock);
+	restore_signals(before);
+	session_ring(session);
+}
+
+static struct session_post *take_posts(struct session *session)
+{
+	struct session_post *posts;
+
+	lock_take(&session->posts_lock);
+	posts = session->posts;
+	session->posts = NULL;
+	lock_release(&session->posts_lock);
+	return posts;
+}
+
+static void give_post(struct session *session, struct session_post *post)
+{
+	lock_take(&session->posts_lock);
+	post->next = session->free_posts;
+	session->free_posts = post;
+	lock_release(&session->posts_lock);
+}
+
+void loop_forget(struct session *session)
+{
+	while (session->pieces) {
+		struct session_post *piece = session->pieces;
+
+		session->pieces = piece->next;
+		raw_munmap((uint64_t)(uintptr_t)piece, POSTS_AT_ONCE * sizeof(*piece));
+	}
+}
+
+/*
+ * One fault.
+ */
+
+/* The fill was planned; its bytes are at hand, or have to be fetched. Leaves the gate. */
+static void fetch(struct session *session, struct fill *fill, signal_mask before, uint64_t now)
+{
+	struct fill *heap = NULL;
+	bool placed = !fill_read(fill, false);
+
+	fill->start_ns = now;
+	if (placed) {
+		fill_place(fill);
+	} else {
+		heap = malloc(sizeof(*heap));
+		if (heap)
+			*heap = *fill;
+		else
+			fill_abandon(fill);
+	}
+	session_leave(session, before);
+	if (heap)
+		fill_submit(heap);
+	else if (placed)
+		session_count_latency(session, now);
+	else
+		session_post(session, fill->demand, fill->write, true);
+}
+
+/* False: it has to be looked at again. *covered: up to there touches of missing pages are seen to. */
+static bool serve(struct session *session, uint64_t addr, uint64_t more, bool write, uint64_t now, uint64_t *covered)
+{
+	struct look look;
+
+	*covered = addr;
+	for (;;) {
+		signal_mask before = session_enter(session);
+		enum step step = fault_look(session, addr, more, write, false, &look);
+
+		if (step == STEP_FETCH) {
+			*covered = look.fill.demand + look.fill.demand_len;
+			fetch(session, &look.fill, before, now);
+			return true;
+		}
+		session_leave(session, before);
+		switch (step) {
+		case STEP_AGAIN:
+			break;
+		case STEP_BUFFER:
+			buffers_wait(&session->buffers, look.fill.len);
+			break;
+		case STEP_STATE:
+			/* Who waits in a handler looks by itself when the state changes. */
+			return session->options.inline_faults;
+		case STEP_ROOM:
+		case STEP_POST:
+			return false;
+		default:
+			return true;
+		}
+	}
+}
+
+/* Looks at everything that is held once; what remains stays, in its order. */
+static void serve_held(struct loop *loop)
+{
+	struct session_post **link = &loop->held, *post;
+	uint64_t now = now_ns(), covered;
+
+	while ((post = *link)) {
+		if (serve(loop->session, post->addr, 0, post->write, now, &covered)) {
+			*link = post->next;
+			give_post(loop->session, post);
+		} else {
+			link = &post->next;
+		}
+	}
+}
+
+/* New posts to their lists. They were stacked: the oldest is looked at first. */
+static void sort_posts(struct loop *loop)
+{
+	struct session_post *posts = take_posts(loop->session), *ordered = NULL, **end;
+
+	while (posts) {
+		struct session_post *post = posts;
+
+		posts = post->next;
+		if (post->later) {
+			post->later = false;
+			post->next = loop->later;
+			loop->later = post;
+			if (!loop->later_due)
+				loop->later_due = now_ns() + LATER * 1000000ull;
+		} else {
+			post->next = ordered;
+			ordered = post;
+		}
+	}
+	for (end = &loop->held; *end; end = &(*end)->next)
+		;
+	*end = ordered;
+	if (loop->later_due && now_ns() >= loop->later_due) {
+		for (; *end; end = &(*end)->next)
+			;
+		*end = loop->later;
+		loop->later = NULL;
+		loop->later_due = 0;
+	}
+}
+
+/*
+ * Messages.
+ */
+
+struct fault {
+	uint64_t addr;
+	bool write;
+};
+
+static int by_address(const void *a, const void *b)
+{
+	const struct fault *x = a, *y = b;
+
+	if (x->addr != y->addr)
+		return x->addr < y->addr ? -1 : 1;
+	/* Of two on one page the write decides. */
+	return (int)y->write - (int)x->write;
+}
+
+static void apply_event(struct session *session, const struct uffd_msg *msg)
+{
+	signal_mask before = session_change_begin(session);
+
+	switch (msg->event) {
+	case UFFD_EVENT_REMOVE:
+		space_remove(session->space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
+		break;
+	case UFFD_EVENT_UNMAP:
+		space_unmap(session->space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
+		break;
+	case UFFD_EVENT_REMAP:
+		space_move(session->space, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
+		break;
+	default:
+		break;
+	}
+	if (session->options.ops->event)
+		session->options.ops->event(session->options.arg, msg);
+	session_change_end(session, before);
+}
+
+/* The end of the run of pages, one after the other, that begins with this fault and is touched in the same way. */
+static uint64_t run_end(const struct session *session, const struct fault *faults, size_t count)
+{
+	uint64_t end = faults[0].addr + session->page;
+
+	for (size_t i = 1; i < count && faults[i].addr <= end && faults[i].write == faults[0].write; i++)
+		end = faults[i].addr + session->page;
+	return end;
+}
+
+static void hold(struct loop *loop, const struct fault *fault)
+{
+	session_post(loop->session, fault->addr, fault->write, false);
+	atomic_fetch_add_explicit(&loop->session->stats.waits, 1, memory_order_relaxed);
+}
+
+static void serve_faults(struct loop *loop, struct fault *faults, size_t count)
+{
+	uint64_t now = now_ns(), covered = 0;
+
+	qsort(faults, count, sizeof(*faults), by_address);
+	for (size_t i = 0; i < count; i++) {
+		if (i && faults[i].addr < covered)
+			continue;
+		if (!serve(loop->session, faults[i].addr, run_end(loop->session, &faults[i], count - i),
+		           faults[i].write, now, &covered))
+			hold(loop, &faults[i]);
+	}
+}
+
+/* False: there was nothing to read. */
+static bool read_messages(struct loop *loop)
+{
+	struct session *session = loop->session;
+	struct uffd_msg msgs[MESSAGES];
+	struct fault faults[MESSAGES];
+	size_t count = 0;
+	ssize_t n = uf_read(session->uf, msgs, MESSAGES);
+
+	for (ssize_t i = 0; i < n; i++) {
+		if (msgs[i].event != UFFD_EVENT_PAGEFAULT) {
+			apply_event(session, &msgs[i]);
+			continue;
+		}
+		faults[count++] = (struct fault){
+			.addr = msgs[i].arg.pagefault.address & ~(session->page - 1),
+			.write = msgs[i].arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP),
+		};
+	}
+	if (count)
+		serve_faults(loop, faults, count);
+	return n > 0;
+}
+
+void *session_loop(void *arg)
+{
+	struct loop loop = {.session = arg};
+	struct session *session = arg;
+	bool reads = !session->options.inline_faults;
+	struct pollfd fds[] = {{.fd = session->bell, .events = POLLIN},
+	                       {.fd = reads ? uf_fd(session->uf) : -1, .events = POLLIN}};
+
+	while (!atomic_load(&session->ending)) {
+		int timeout = loop.later_due ? LATER : -1;
+
+		poll(fds, 2, timeout);
+		if (fds[0].revents)
+			hear(session);
+		if (reads && fds[1].revents)
+			read_messages(&loop);
+		sort_posts(&loop);
+		serve_held(&loop);
+	}
+	return NULL;
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+/* Opening and closing, changes of the space, and what is brought in before it is asked for. Contracts: session.h. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "session/fault.h"
+#include "session/loop.h"
+
+/* Read at once by session_bring(). */
+#define BRING_BYTES ((uint64_t)1 << 20)
+
+signal_mask session_enter(struct session *session)
+{
+	signal_mask before = block_signals();
+
+	gate_enter(&session->gate);
+	return before;
+}
+
+void session_leave(struct session *session, signal_mask before)
+{
+	gate_leave(&session->gate);
+	restore_signals(before);
+}
+
+signal_mask session_change_begin(struct session *session)
+{
+	signal_mask before = block_signals();
+
+	pthread_mutex_lock(&session->change);
+	gate_close(&session->gate);
+	return before;
+}
+
+void session_change_end(struct session *session, signal_mask before)
+{
+	gate_open(&session->gate);
+	pthread_mutex_unlock(&session->change);
+	restore_signals(before);
+}
+
+void session_count_latency(struct session *session, uint64_t start_ns)
+{
+	struct session_stats *stats = &session->stats;
+	uint64_t ns = now_ns() - start_ns, max = atomic_load_explicit(&stats->latency_max, memory_order_relaxed);
+
+	atomic_fetch_add_explicit(&stats->latency[hist_bucket(ns)], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&stats->latency_sum, ns, memory_order_relaxed);
+	while (ns > max && !atomic_compare_exchange_weak_explicit(&stats->latency_max, &max, ns, memory_order_relaxed,
+	                                                          memory_order_relaxed))
+		;
+}
+
+/*
+ * Before it is asked for.
+ */
+
+/* A page that may be brought: MISSING, and with `again` also LOST. It is FILLING then. */
+static bool take(_Atomic uint8_t *state, bool saved, bool again)
+{
+	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
+	bool lost = page_state(byte) == SPACE_LOST;
+
+	if (!(byte & SPACE_SAVED) == saved || !(page_state(byte) == SPACE_MISSING || (lost && again)))
+		return false;
+	return session_claim(state, page_state(byte), SPACE_FILLING);
+}
+
+/* What can be brought by one read from `at` on: 0 and no fill, if the page at `at` cannot be. -ENOMEM: there is no room. */
+static int gather(struct session *session, const struct space_range *range, uint64_t at, uint64_t end, bool again,
+                  struct fill *fill)
+{
+	uint64_t most = BRING_BYTES > range->unit ? BRING_BYTES : range->unit, room;
+	uint8_t byte = atomic_load(state_at(range, at));
+
+	if (page_state(byte) != SPACE_MISSING && !(again && page_state(byte) == SPACE_LOST))
+		return 0;
+	room = session->options.ops->admit(session->options.arg, end - at < most ? end - at : most, range->unit, false);
+	if (!room)
+		return -ENOMEM;
+	*fill = (struct fill){
+		.session = session,
+		.range = *range,
+		.addr = at,
+		.demand = at,
+		.saved = byte & SPACE_SAVED,
+		.again = again,
+	};
+	while (fill->len < room && take(state_at(range, at + fill->len), fill->saved, again))
+		fill->len += range->unit;
+	if (room > fill->len)
+		session->options.ops->dismiss(session->options.arg, room - fill->len);
+	return 0;
+}
+
+/* One read of what lies at `at`; *next: where to go on. */
+static int bring_one(struct session *session, uint64_t at, uint64_t end, bool again, char **buffer, uint64_t *next)
+{
+	signal_mask before = session_enter(session);
+	struct space_range range;
+	struct fill fill = {0}, *heap = NULL;
+	int err = 0;
+
+	*next = end;
+	if (space_next(session->space, at, &range) && range.start < end) {
+		if (at < range.start)
+			at = range.start;
+		at &= ~(range.unit - 1);
+		if (end > range.start + range.len)
+			end = range.start + range.len;
+		err = gather(session, &range, at, (end + range.unit - 1) & ~(range.unit - 1), again, &fill);
+		*next = at + (fill.len ? fill.len : range.unit);
+	}
+	if (fill.len) {
+		fill.buffer = *buffer;
+		*buffer = NULL;
+		heap = malloc(sizeof(*heap));
+		if (heap)
+			*heap = fill;
+		else
+			fill_abandon(&fill);
+	}
+	session_leave(session, before);
+	if (heap)
+		fill_submit(heap);
+	return fill.len && !heap ? -ENOMEM : err;
+}
+
+int session_bring(struct session *session, uint64_t addr, uint64_t len, bool again)
+{
+	uint64_t end = addr + len;
+	char *buffer = NULL;
+	int err = 0;
+
+	while (addr < end && !err) {
+		/* Waited for outside the gate, so taken before it is known whether it is needed. */
+		if (!buffer)
+			buffer = buffers_take(&session->buffers, len < BUFFER_SMALL ? len : BUFFER_LARGE,
+			                      BUFFERS_AHEAD);
+		err = bring_one(session, addr, end, again, &buffer, &addr);
+	}
+	if (buffer)
+		buffers_give(&session->buffers, buffer);
+	return err;
+}
+
+void session_settle(struct session *session)
+{
+	uint32_t left;
+
+	while ((left = atomic_load_explicit(&session->in_flight, memory_order_acquire)))
+		futex_wait(&session->in_flight, left);
+}
+
+/*
+ * Opening and closing.
+ */
+
+static int start_threads(struct session *session)
+{
+	unsigned count = session->options.threads ? session->options.threads : 1;
+	signal_mask before;
+	int err = 0;
+
+	session->threads = calloc(count, sizeof(*session->threads));
+	if (!session->threads)
+		return -ENOMEM;
+	before = block_signals();
+	while (!err && session->started < count) {
+		err = -pthread_create(&session->threads[session->started], NULL, session_loop, session);
+		session->started += !err;
+	}
+	restore_signals(before);
+	return err;
+}
+
+static void stop_threads(struct session *session)
+{
+	atomic_store(&session->ending, true);
+	for (unsigned i = 0; i < session->started; i++)
+		session_ring(session);
+	for (unsigned i = 0; i < session->started; i++) {
+		pthread_join(session->threads[i], NULL);
+		session_ring(session);
+	}
+	free(session->threads);
+}
+
+static void give_up(struct session *session)
+{
+	stop_threads(session);
+	session_settle(session);
+	loop_forget(session);
+	space_free(session->space);
+	buffers_end(&session->buffers);
+	if (session->bell >= 0)
+		close(session->bell);
+	pthread_mutex_destroy(&session->change);
+}
+
+int session_open(struct session *session, struct uf *uf, const struct session_options *options)
+{
+	int err;
+
+	*session = (struct session){.uf = uf, .options = *options, .page = (uint64_t)sysconf(_SC_PAGESIZE)};
+	session->can_protect = uf_features(uf) & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	session->can_poison = uf_features(uf) & UFFD_FEATURE_POISON;
+	pthread_mutex_init(&session->change, NULL);
+	session->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = session->bell < 0 ? -errno : buffers_init(&session->buffers);
+	if (!err)
+		err = space_new(&session->space);
+	if (!err)
+		err = start_threads(session);
+	if (err)
+		give_up(session);
+	return err;
+}
+
+void session_close(struct session *session)
+{
+	give_up(session);
+	uf_close(session->uf);
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session.h - one object, one space, and the stores behind it: the fault loop of pager, manager and migration
+ *
+ * A session turns faults into pages: it takes many messages at once, orders and merges them, fetches runs of pages with many reads in flight,
+ * puts them in place, and keeps each page's state in the space. What it does not know is how much memory there may be, and what
+ * became of pages that were taken out: that it asks its owner (struct session_ops).
+ *
+ * Whoever changes a page's state owns the page in between: FILLING and LEAVING are such states. From any other a page is taken by compare and
+ * exchange (session_claim()), and given back by session_release(), which wakes those that wait. FILLING may last as long as a store takes;
+ * nothing of the page is in memory then. LEAVING is short, unless its owner says otherwise, and the page may be in memory, and
+ * be written to. So a page that can be written is LEAVING or DIRTY, and what was written before a moment is DIRTY, RESTING or LEAVING then.
+ *
+ * Faults come from uf_read(), or from a handler on the faulting thread, for which session_fault() is async-signal-safe. What that cannot
+ * do at once it posts to the loop, and waits.
+ *
+ * Locks: `gate` guards the set of ranges; who is inside has all signals blocked. session_change_begin() closes it. Nobody waits for
+ * a store or for room inside, but for handlers' own short reads. Inside it no other lock is taken but the owner's, by its ops.
+ */
+#ifndef SESSION_SESSION_H
+#define SESSION_SESSION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include <userfault/store.h>
+#include <userfault/uffd.h>
+
+#include "base/gate.h"
+#include "base/hist.h"
+#include "base/lock.h"
+#include "session/buffers.h"
+#include "space/space.h"
+
+struct session;
+
+/* Where the pages of a range come from: what space_range.source points to. The owner's; must outlive the range, see session_settle(). */
+struct session_source {
+	struct uf_store *store;        /* NULL: zeros */
+	struct uf_store *aside;        /* where SAVED pages are, by the same offsets; or NULL */
+	bool writable;                 /* pages come in write-protected, so that the first write is noticed */
+	bool no_zeropage;              /* UFFDIO_ZEROPAGE does not serve this memory */
+	_Atomic int advice;            /* enum uf_pager_advice: RANDOM, SEQUENTIAL, NORMAL */
+	_Atomic bool recording;        /* first touches are told to the owner, and nothing is read ahead */
+	struct session_stream {        /* a sequence of touches, as far as it is known; torn updates only cost speed */
+		_Atomic uint64_t next; /* where it goes on, upwards */
+		_Atomic uint64_t previous; /* and downwards */
+		_Atomic uint32_t bytes;    /* read at once, last time */
+	} streams[4];
+	_Atomic unsigned turn; /* the stream that is replaced next */
+};
+
+struct session_ops {
+	/*
+	 * Room for up to `bytes` more in memory, in whole units: how many may come, 0 to `bytes`. `must`: for a page that somebody waits for;
+	 * then 0 means that there is no room now, and the fault is tried again once session_retry() is called or, inline, wait_room() returns.
+	 */
+	uint64_t (*admit)(void *arg, uint64_t bytes, uint64_t unit, bool must);
+	/* Bytes that were admitted and did not come. */
+	void (*dismiss)(void *arg, uint64_t bytes);
+	/* [signal] Waits, or not, until there may be room. Outside the gate, with nothing held. */
+	void (*wait_room)(void *arg);
+	/*
+	 * [signal] A page that was RESTING, claimed: puts its content in place, protected if it is the source's and the source is
+	 * writable. The state that it has then, or -errno; -ENOENT: it is not there any more, but in the source.
+	 */
+	int (*restore)(void *arg, const struct space_range *range, uint64_t addr);
+	/* [signal] A first touch of a source that is being recorded. Offset in the source. */
+	void (*touched)(void *arg, struct session_source *source, uint64_t offset);
+	/* A store failed for good. True: the page is lost; false: try it again in a second. */
+	bool (*failed)(void *arg, const struct space_range *range, uint64_t addr, int err);
+	/* A layout event, already applied to the space; after UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be NULL. */
+	void (*event)(void *arg, const struct uffd_msg *msg);
+};
+
+/* Counted by whoever does it; read by anybody. */
+struct session_stats {
+	_Atomic uint64_t faults, write_faults, refaults, read, ahead, waits, poisoned;
+	_Atomic uint64_t latency_sum, latency_max;
+	_Atomic uint64_t latency[HIST_BUCKETS];
+};
+
+struct session_options {
+	const struct session_ops *ops;
+	void *arg;
+	bool inline_faults; /* they come through session_fault() */
+	unsigned threads;   /* of the loop; 0: 1 */
+};
+
+/* A fault, or a part of the loop's own work, that waits for another look. */
+struct session_post {
+	struct session_post *next;
+	uint64_t addr;
+	bool write, later;
+};
+
+struct session {
+	struct uf *uf;
+	struct space *space;
+	struct gate gate;
+	pthread_mutex_t change; /* serializes changes of the set of ranges; taken before the gate is closed */
+	struct session_options options;
+	struct session_buffers buffers;
+	bool can_protect, can_poison;
+	uint64_t page; /* the system's page size, bytes */
+
+	int bell;               /* eventfd: the loop has something to do beside reading messages */
+	struct lock posts_lock; /* innermost; held for a few instructions, signals blocked */
+	struct session_post *posts, *free_posts, *pieces;
+	_Atomic uint32_t rung;      /* the bell has rung and not been heard */
+	_Atomic uint32_t in_flight; /* futex: fetches under way in stores */
+	_Atomic bool ending;
+	_Atomic bool gone; /* the process that is served has ended */
+	pthread_t *threads;
+	unsigned started;
+
+	struct session_stats stats;
+};
+
+/*
+ * session_open - begin to serve `uf`, which belongs to the session from then on, on success
+ *
+ * The space is empty. Threads start at once, with all signals blocked; with inline faults one, for what handlers post.
+ */
+int session_open(struct session *session, struct uf *uf, const struct session_options *options);
+
+/* Stops the threads, waits for fetches in flight, closes the object. Ranges are unregistered by that. */
+void session_close(struct session *session);
+
+/* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
+signal_mask session_change_begin(struct session *session);
+void session_change_end(struct session *session, signal_mask before);
+
+/* Inside and out; between the two no wait. */
+signal_mask session_enter(struct session *session);
+void session_leave(struct session *session, signal_mask before);
+
+/*
+ * session_fault - a fault on the calling thread, in its signal handler [signal]
+ *
+ * Returns when the access may be repeated: 0; or -errno: the page is lost, or not ours.
+ */
+int session_fault(struct session *session, uint64_t addr, bool write);
+
+/* Touches that could not be admitted are looked at again. */
+void session_retry(struct session *session);
+
+/*
+ * session_bring - bring the pages of [addr, addr + len) into memory, as far as there is room, in large reads, many at a time
+ *
+ * Returns when the last read has begun; session_settle() waits for its end. `again`: also pages that were lost. Pages that are there or on
+ * their way are passed over. 0, -ENOMEM: there is no more room.
+ */
+int session_bring(struct session *session, uint64_t addr, uint64_t len, bool again);
+
+/* Waits until every fetch that has begun has ended. */
+void session_settle(struct session *session);
+
+/*
+ * A page's state. Inside the gate. [signal]
+ *
+ * claim    from one state to another, with the bits `set` added and `clear` taken; false: it was in another state
+ * release  gives a page back that the caller has claimed, and wakes who waits for it
+ */
+bool session_claim(_Atomic uint8_t *state, enum space_page from, enum space_page to);
+void session_release(struct session *session, _Atomic uint8_t *state, enum space_page to, unsigned set, unsigned clear);
+
+/* The time of a fault that began at start_ns, for the statistics. [signal] */
+void session_count_latency(struct session *session, uint64_t start_ns);
+
+static inline enum space_page page_state(uint8_t byte)
+{
+	return byte & SPACE_STATE;
+}
+
+static inline struct session_source *source_of(const struct space_range *range)
+{
+	return range->source;
+}
+
+static inline _Atomic uint8_t *state_at(const struct space_range *range, uint64_t addr)
+{
+	return &range->state[(addr - range->start) / range->unit];
+}
+
+static inline uint64_t offset_at(const struct space_range *range, uint64_t addr)
+{
+	return range->offset + (addr - range->start);
+}
+
+#endif
