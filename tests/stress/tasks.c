@@ -94,6 +94,42 @@ static int task(void *arg)
 	return 0;
 }
 
+/* Empties one page, which waits until its event is read. */
+static int remove_one(void *arg)
+{
+	madvise(arg, page_size, MADV_DONTNEED);
+	_exit(1);
+}
+
+/* S where it sleeps in a futex, D where it does in the kernel's userfaultfd. */
+static bool sleeps(pid_t pid)
+{
+	char path[64], line[512] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	must(fd >= 0 && read(fd, line, sizeof(line) - 1) > 0, "/proc/PID/stat");
+	close(fd);
+	return strrchr(line, ')') && strchr("SD", strrchr(line, ')')[2]);
+}
+
+/* More of them than anybody makes room for die while their event is unread, and nobody asks meanwhile. */
+static void kill_removers(char *stack)
+{
+	for (size_t i = 0; i < 2 * PAGES; i++) {
+		pid_t pid = clone(remove_one, stack, CLONE_VM | SIGCHLD, memory + i % PAGES * page_size);
+		int status;
+
+		must(pid > 0, "clone");
+		while (!sleeps(pid))
+			sched_yield();
+		must(!kill(pid, SIGKILL) && waitpid(pid, &status, 0) == pid, "kill");
+		if (!WIFSIGNALED(status))
+			fail("a removal did not wait until it was read");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE};
@@ -114,6 +150,7 @@ int main(int argc, char **argv)
 	reg.range.start = (uintptr_t)memory;
 	reg.range.len = PAGES * page_size;
 	must(!ioctl(uffd, UFFDIO_REGISTER, &reg), "UFFDIO_REGISTER");
+	kill_removers(stacks + STACK);
 	must(!pthread_create(&thread, NULL, monitor, NULL), "pthread_create");
 	for (unsigned long i = 0; i < kills; i++) {
 		pid_t pids[TASKS];

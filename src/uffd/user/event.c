@@ -34,13 +34,27 @@ static uint32_t *entry_of(struct user_object *object, uint32_t tid)
 	return NULL;
 }
 
+/* Takes out the tasks that were killed before their event was read: they change nothing any more. */
+static void forget_dead(struct user_object *object)
+{
+	for (size_t i = 0; i < USER_CHANGERS; i++)
+		if (object->changers[i] && task_is_gone(object->changers[i]))
+			object->changers[i] = 0;
+}
+
+/* One store each, so that whoever is killed in here has either done it or not. */
 static void begin_change(struct user_object *object)
 {
 	uint32_t *entry = entry_of(object, 0);
 
+	if (!entry) {
+		forget_dead(object);
+		entry = entry_of(object, 0);
+	}
 	if (entry)
 		*entry = user_space_holder();
-	object->changing++;
+	else
+		object->more_changers++;
 }
 
 static void end_change(struct user_object *object)
@@ -49,7 +63,16 @@ static void end_change(struct user_object *object)
 
 	if (entry)
 		*entry = 0;
-	object->changing--;
+	else if (object->more_changers)
+		object->more_changers--;
+}
+
+static bool is_changing(const struct user_object *object)
+{
+	for (size_t i = 0; i < USER_CHANGERS; i++)
+		if (object->changers[i])
+			return true;
+	return object->more_changers;
 }
 
 /* Asked again and again while an event is unread; to find out about a task is dear. */
@@ -57,15 +80,12 @@ static void end_change(struct user_object *object)
 
 bool user_events_pending(struct user_object *object)
 {
-	if (!object->changing || ++object->asked % ASKED_OFTEN)
-		return object->changing;
-	for (size_t i = 0; object->changing && i < USER_CHANGERS; i++) {
-		if (object->changers[i] && task_is_gone(object->changers[i])) {
-			object->changers[i] = 0;
-			object->changing--;
-		}
-	}
-	return object->changing;
+	if (!is_changing(object))
+		return false;
+	if (++object->asked % ASKED_OFTEN)
+		return true;
+	forget_dead(object);
+	return is_changing(object);
 }
 
 int user_events_note(struct user_events *events, struct user_object *object, uint64_t feature,

@@ -29,9 +29,9 @@ struct user_object {
 	 * Changes of layout whose event has not been read yet: what delivers pages answers -EAGAIN meanwhile, since it may speak of
 	 * places that are something else now. Changed and read with the space's lock held.
 	 */
-	unsigned changing;
+	uint32_t changers[USER_CHANGERS]; /* thread ids of those who do; 0: free */
+	unsigned more_changers;           /* those for whom there was no room; one that is killed is never noticed */
 	unsigned asked;                   /* how often somebody wanted to know it */
-	uint32_t changers[USER_CHANGERS]; /* thread ids of those who do, as far as there is room; 0: free */
 	_Atomic bool ended;
 	bool user_mode_only; /* the kernel's own touches are not served */
 	bool blocking,
