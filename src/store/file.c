@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* file:PATH */
+/*
+ * file:PATH
+ *
+ * In the background through io_uring, where its module is installed and the kernel allows it, and on threads elsewhere.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,12 +18,19 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "store/module.h"
 #include "store/store.h"
+#include "store/uring.h"
 
 struct file {
 	int fd;
-	_Atomic bool waits_anyway; /* its file system does not know RWF_NOWAIT */
+	_Atomic bool waits_anyway;           /* its file system does not know RWF_NOWAIT */
+	const struct store_uring_ops *uring; /* NULL: no module */
+	pthread_mutex_t lock;                /* making the ring */
+	void *_Atomic ring;                  /* release: what it points to. NULL: not made yet; refused: it cannot be */
 };
+
+static char refused;
 
 static int64_t file_read(void *state, void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause)
 {
@@ -83,10 +95,40 @@ static int file_extent(void *state, uint64_t offset, uint64_t len, struct uf_ext
 	return 0;
 }
 
+/* Made when it is first needed: most files are in the page cache. NULL: there is none. */
+static void *find_ring(struct file *file)
+{
+	void *ring = atomic_load_explicit(&file->ring, memory_order_acquire);
+
+	if (!ring) {
+		pthread_mutex_lock(&file->lock);
+		ring = atomic_load_explicit(&file->ring, memory_order_relaxed);
+		if (!ring) {
+			if (file->uring->open(&ring, file->fd))
+				ring = &refused;
+			atomic_store_explicit(&file->ring, ring, memory_order_release);
+		}
+		pthread_mutex_unlock(&file->lock);
+	}
+	return ring == &refused ? NULL : ring;
+}
+
+static int file_submit(void *state, struct uf_store_io *io)
+{
+	struct file *file = state;
+	void *ring = file->uring ? find_ring(file) : NULL;
+
+	return ring ? file->uring->submit(ring, io) : -EOPNOTSUPP;
+}
+
 static void file_close(void *state)
 {
 	struct file *file = state;
+	void *ring = atomic_load_explicit(&file->ring, memory_order_acquire);
 
+	if (ring && ring != &refused)
+		file->uring->close(ring);
+	pthread_mutex_destroy(&file->lock);
 	raw_close(file->fd);
 	free(file);
 }
@@ -100,6 +142,7 @@ static const struct uf_store_ops file_ops = {
 	.flush = file_flush,
 	.extent = file_extent,
 	.close = file_close,
+	.submit = file_submit,
 };
 
 static int find_size(int fd, uint64_t *size, struct uf_store_cause *cause)
@@ -134,6 +177,9 @@ int store_open_file(struct store_opened *opened, const char *rest, unsigned flag
 	if (!file)
 		return -ENOMEM;
 	file->fd = take_fd(&fd);
+	pthread_mutex_init(&file->lock, NULL);
+	/* Now, and not when there is a fault to resolve: whoever waits for that may hold the loader's lock. */
+	file->uring = store_module_find(&store_module_uring, STORE_URING_SYMBOL, NULL);
 	*opened = (struct store_opened){
 		.ops = &file_ops,
 		.state = file,

@@ -72,6 +72,8 @@ void *store_module_find(const struct store_module *module, const char *symbol, s
 	return found;
 }
 
+const struct store_module store_module_uring = {.name = "uring", .builds = "liburing-dev", .runs = "liburing2"};
+
 int store_open_nbd(struct store_opened *opened, const char *uri, unsigned flags, struct uf_store_cause *cause)
 {
 	static const struct store_module nbd = {.name = "nbd", .builds = "libnbd-dev", .runs = "libnbd0"};

@@ -20,6 +20,8 @@ struct store_module {
 /* The address of a symbol. NULL, and the cause with the remedy: no such module, or not a fitting one. It is never unloaded. */
 void *store_module_find(const struct store_module *module, const char *symbol, struct uf_store_cause *cause);
 
+extern const struct store_module store_module_uring;
+
 /* A store_opener, by the symbol uf_store_module_open, that gets the whole URI. */
 int store_open_nbd(struct store_opened *opened, const char *uri, unsigned flags, struct uf_store_cause *cause);
 

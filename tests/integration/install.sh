@@ -41,6 +41,27 @@ if grep -v '^uf_' "$dir/static"; then
 fi
 diff "$dir/static" "$dir/shared"
 
+# What was built as a module is found beside the library: a store on a server that is not there says so, and not that it is missing.
+cat >"$dir/modules.c" <<'END'
+#include <stdio.h>
+#include <userfault/store.h>
+int main(int argc, char **argv)
+{
+	struct uf_store *store;
+	char cause[512];
+
+	return argc == 2 && uf_store_open(&store, argv[1], NULL, cause, sizeof(cause)) < 0 && puts(cause) >= 0 ? 0 : 1;
+}
+END
+# shellcheck disable=SC2046
+cc -Wall -Werror "$dir/modules.c" $(pkg-config --cflags --libs userfault) -o "$dir/modules"
+for module in "$build"/src/libuserfault-store-*.so; do
+	[ ! -e "$module" ] || [ -e "$libdir/userfault/${module##*/}" ]
+done
+if [ -e "$build/src/libuserfault-store-nbd.so" ]; then
+	"$dir/modules" "nbd+unix:///?socket=$dir/nothing" | grep -q 'No such file or directory'
+fi
+
 # The public headers stand alone, in C++ too where there is a compiler for it.
 for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/store.h userfault/pager.h userfault/uapi.h; do
 	echo "#include <$header>" >"$dir/header.c"
