@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "module-dir.h"
 #include "store/module.h"
 
 /* The folder of the library, or of the program that it is part of. Empty: nobody knows. */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
-#include <signal.h>
 
 #include "store/pool.h"
+#include "store/thread.h"
 
 void store_pool_init(struct store_pool *pool, unsigned limit,
                      void (*carry_out)(void *arg, struct uf_store_request *request), void *arg)
@@ -47,25 +47,13 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* With the lock held. Signals are the program's own threads' business. */
-static void start_thread(struct store_pool *pool)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if (!pthread_create(&pool->threads[pool->count], NULL, run, pool))
-		pool->count++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
 int store_pool_add(struct store_pool *pool, struct uf_store_request *request)
 {
 	int err = 0;
 
 	pthread_mutex_lock(&pool->lock);
-	if (!pool->idle && pool->count < pool->limit)
-		start_thread(pool);
+	if (!pool->idle && pool->count < pool->limit && !store_thread_start(&pool->threads[pool->count], run, pool))
+		pool->count++;
 	if (pool->count) {
 		request->next = NULL;
 		*pool->last = request;

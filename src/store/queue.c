@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
 
@@ -57,16 +56,4 @@ void store_queue_take(struct store_queue *queue, struct store_list *to)
 		store_list_init(&queue->list);
 	}
 	pthread_mutex_unlock(&queue->lock);
-}
-
-int store_start_thread(pthread_t *thread, void *(*run)(void *arg), void *arg)
-{
-	sigset_t all, before;
-	int err;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(thread, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -err;
 }

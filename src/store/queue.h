@@ -57,7 +57,4 @@ void store_queue_ring(struct store_queue *queue);
 /* Silences the bell, and moves all there is to the end of `to`. */
 void store_queue_take(struct store_queue *queue, struct store_list *to);
 
-/* Starts a thread that takes no signals: those are the program's own threads' business. */
-int store_start_thread(pthread_t *thread, void *(*run)(void *arg), void *arg);
-
 #endif

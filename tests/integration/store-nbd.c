@@ -15,6 +15,7 @@
 
 #include "command.h"
 #include "conditions.h"
+#include "module-dir.h"
 #include "nbdkit.h"
 #include "support/folder.h"
 #include "support/test.h"
