@@ -414,6 +414,47 @@ TEST(restarted_in_mid_read, "Where there are attempts left, a server that is sta
 		CHECK_EQ(requests[i].request.result, 0);
 }
 
+TEST(restarted_again_and_again,
+     "However often the server is started anew while there are requests, each gets its own bytes.")
+{
+	char file[100];
+	struct uf_store *store;
+
+	snprintf(file, sizeof(file), "file=%s", in_folder("disk"));
+	create(file + strlen("file="), "");
+	CHECK_EQ(truncate(file + strlen("file="), MIB), 0);
+	NBDKIT(&server, "file", file);
+	store = open_with(1000000, 0);
+	write_numbers(store);
+	for (unsigned i = 1; i <= 20; i++) {
+		memset(requests, 0, sizeof(requests));
+		submit(store, MANY);
+		if (i % 2)
+			wait_for(&completed, (i - 1) * MANY + i % MANY);
+		nbdkit_kill(&server);
+		NBDKIT(&server, "file", file);
+		wait_for(&completed, i * MANY);
+		check_numbers(MANY);
+	}
+	uf_store_close(store);
+}
+
+TEST(further_connections_refused, "A server that says it may be several connections, and takes one, serves on that.")
+{
+	struct uf_store *store;
+
+	NBDKIT(&server, "--filter", "limit", "memory", "1M", "limit=1");
+	store = open_store();
+	write_numbers(store);
+	for (unsigned i = 1; i <= 20; i++) {
+		submit(store, MANY);
+		wait_for(&completed, i * MANY);
+		check_numbers(MANY);
+	}
+	CHECK_EQ(atomic_load(&causes), 0);
+	uf_store_close(store);
+}
+
 TEST(killed_without_traffic,
      "A server that dies while nothing is in flight does not disturb, nor keep a store from being closed.")
 {

@@ -35,18 +35,28 @@ static int64_t now(void)
 	return time.tv_sec;
 }
 
+static bool is_over(struct nbd_handle *nbd)
+{
+	return nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd);
+}
+
 /*
  * What ends.
  */
+
+/* With an errno value, or 0. */
+static void end_later(struct nbd_connection *connection, struct uf_store_io *io, int err)
+{
+	io->own[0] = (void *)(intptr_t)err;
+	store_list_add(&connection->ended, io);
+}
 
 /* Called by libnbd, which has locked the handle: so it is only noted. */
 static int note_end(void *arg, int *error)
 {
 	struct uf_store_io *io = arg;
-	struct nbd_connection *connection = io->own[1];
 
-	io->own[0] = (void *)(intptr_t)*error;
-	store_list_add(&connection->ended, io);
+	end_later(io->own[1], io, *error);
 	return 1;
 }
 
@@ -109,10 +119,8 @@ static void fail_waiting(struct nbd_connection *connection, int err)
 {
 	struct uf_store_io *io;
 
-	while ((io = store_list_take(&connection->waiting))) {
-		io->own[0] = (void *)(intptr_t)err;
-		store_list_add(&connection->ended, io);
-	}
+	while ((io = store_list_take(&connection->waiting)))
+		end_later(connection, io, err);
 }
 
 /*
@@ -156,27 +164,31 @@ static int64_t issue(struct nbd_connection *connection, struct uf_store_io *io)
 	}
 }
 
-/* What libnbd does not take has not been sent, and the connection may be as good as before. */
-static void send_one(struct nbd_connection *connection, struct uf_store_io *io)
+/* What libnbd does not take has not been sent. The connection may be as good as before, or sending has found that it is broken. */
+static void refuse(struct nbd_connection *connection, struct uf_store_io *io)
 {
+	int err = nbd_get_errno();
 	struct uf_store_cause cause;
-	int err;
 
-	if (NBD_HELLO(io)) {
-		io->complete(io, (int64_t)io->len, NULL);
-	} else if (issue(connection, io) < 0) {
-		err = nbd_get_errno();
-		err = store_fail(&cause, err ? -err : -EIO, "%s", nbd_get_error());
-		io->complete(io, err, &cause);
+	if (is_over(connection->handle)) {
+		end_later(connection, io, ENOTCONN);
+		return;
 	}
+	err = store_fail(&cause, err ? -err : -EIO, "%s", nbd_get_error());
+	io->complete(io, err, &cause);
 }
 
+/* Until it is broken: whatever is left then has to fail for that reason. */
 static void send_waiting(struct nbd_connection *connection)
 {
 	struct uf_store_io *io;
 
-	while ((io = store_list_take(&connection->waiting)))
-		send_one(connection, io);
+	while (!is_over(connection->handle) && (io = store_list_take(&connection->waiting))) {
+		if (NBD_HELLO(io))
+			io->complete(io, (int64_t)io->len, NULL);
+		else if (issue(connection, io) < 0)
+			refuse(connection, io);
+	}
 }
 
 /*
@@ -204,6 +216,9 @@ static void break_down_as_told(struct nbd_connection *connection, bool failed)
 	char why[200];
 
 	snprintf(why, sizeof(why), "%s", told ? told : "the server closed it");
+	/* It was possible once, so it may be again: no error that would keep it from being tried. */
+	if (connection->server->known && (err == EINVAL || err == EOPNOTSUPP))
+		err = ENOTCONN;
 	break_down(connection, err ? err : ENOTCONN, why);
 }
 
@@ -269,11 +284,6 @@ static void settle(struct nbd_connection *connection)
 	}
 	watch_for_silence(nbd_aio_get_fd(connection->handle));
 	set_state(connection, NBD_READY);
-}
-
-static bool is_over(struct nbd_handle *nbd)
-{
-	return nbd_aio_is_dead(nbd) || nbd_aio_is_closed(nbd);
 }
 
 /* Waits until there is something to do, and does what the socket is ready for. Returns what libnbd returned. */
