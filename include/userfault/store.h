@@ -38,8 +38,7 @@ struct uf_store;
 
 /* uf_store_flags() alone. */
 #define UF_STORE_TRIES_IN_SIGNAL (1u << 8) /* uf_store_try_read() is async-signal-safe */
-#define UF_STORE_READS_IN_SIGNAL \
-	(1u << 9) /* so is an attempt to read that may wait; for stores of one's own, see `read` below */
+#define UF_STORE_READS_IN_SIGNAL (1u << 9) /* so is an attempt to read that may wait: see `read` below */
 
 struct uf_store_options {
 	size_t size; /* sizeof(struct uf_store_options): the structure grows only at its end */

@@ -249,7 +249,7 @@ static void to_pool(struct uf_store *store, struct uf_store_request *request, in
 		finish(store, request, otherwise);
 }
 
-/* What the store itself has begun has ended. Only what went well ends here: pauses are for threads that nobody depends on. */
+/* What the store itself has begun has ended. What is to be tried again is a thread's: here a pause would hold others up. */
 static void complete(struct uf_store_io *io, int64_t result, const struct uf_store_cause *told)
 {
 	struct uf_store_request *request = (void *)((char *)io - offsetof(struct uf_store_request, io));
