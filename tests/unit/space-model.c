@@ -470,8 +470,8 @@ static void random_operations(uint64_t seed, bool top, size_t cells, size_t long
 
 		pick(&op);
 		world = some_world(op.kind == CLONE);
-		change_state(world);
-		change_state(world);
+		for (size_t i = 0; i < 2 + cells / 256; i++)
+			change_state(world);
 		operate(world, &op);
 		if (run.most < space_ranges(world->space))
 			run.most = space_ranges(world->space);
@@ -496,7 +496,7 @@ TEST(high_addresses_are_as_the_model_has_them, "Spaces at the highest addresses 
 
 TEST(long_ranges_are_as_the_model_has_them, "So do ranges whose states take many pages.")
 {
-	random_operations(3, false, 1u << 16, 1u << 14, 4000);
+	random_operations(3, false, 1u << 16, 1u << 14, 3000);
 }
 
 TEST(many_ranges_are_as_the_model_has_them, "So do many ranges.")
