@@ -164,7 +164,7 @@ struct uf_pager_stats {
 	uint64_t latency_p50, latency_p99, latency_max; /* of faults, ns, to within 5 % */
 	/* latency[i]: faults that took less than 2^i ns, and not less than 2^(i-1) */
 	uint64_t latency[48];
-	char last_error[256]; /* "" for none */
+	char last_error[512]; /* "" for none */
 };
 
 int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats);

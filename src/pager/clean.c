@@ -138,7 +138,7 @@ static int write_pieces(struct uf_pager *pager, struct writing *writing)
 		struct piece *piece = &writing->pieces[i];
 
 		if (piece->request.result)
-			pager_failed(pager, "write", piece->offset, piece->request.result);
+			pager_failed(pager, target_of(piece), "write", piece->offset, piece->request.result);
 		else
 			atomic_fetch_add(&pager->written, piece->request.len);
 		if (!err)

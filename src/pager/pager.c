@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/options.h"
 #include "pager/pager.h"
+#include "store/store.h"
 #include "uffd/engine.h"
 
 #define KINDS (UF_PAGER_READ_ONLY | UF_PAGER_PRIVATE | UF_PAGER_SHARED)
@@ -31,11 +32,14 @@ static inline uint64_t round_up(uint64_t n, uint64_t unit)
  * What the session asks.
  */
 
-void pager_failed(struct uf_pager *pager, const char *what, uint64_t offset, int err)
+void pager_failed(struct uf_pager *pager, struct uf_store *store, const char *what, uint64_t offset, int err)
 {
-	char line[sizeof(pager->last_error)];
+	char line[sizeof(pager->last_error)], cause[sizeof(line) / 2];
 
-	snprintf(line, sizeof(line), "%s at %llu of a store: %s", what, (unsigned long long)offset, strerror(-err));
+	/* Another request to the same store may have failed since; it hardly has another cause. */
+	store_last_failure(store, cause, sizeof(cause));
+	snprintf(line, sizeof(line), "%s at %llu given up: %s%s%s", what, (unsigned long long)offset, strerror(-err),
+	         cause[0] ? ": " : "", cause);
 	atomic_fetch_add(&pager->errors, 1);
 	pthread_mutex_lock(&pager->mappings_lock);
 	memcpy(pager->last_error, line, sizeof(line));
@@ -46,9 +50,11 @@ void pager_failed(struct uf_pager *pager, const char *what, uint64_t offset, int
 
 static bool store_failed(void *arg, const struct space_range *range, uint64_t addr, int err)
 {
+	bool saved = atomic_load(state_at(range, addr)) & SPACE_SAVED;
+	struct uf_store *from = saved ? source_of(range)->aside : source_of(range)->store;
 	struct uf_pager *pager = arg;
 
-	pager_failed(pager, "read", offset_at(range, addr), err);
+	pager_failed(pager, from, "read", offset_at(range, addr), err);
 	return pager->options.policy == UF_PAGER_POISON;
 }
 
@@ -563,7 +569,7 @@ static int flush_stores(struct uf_pager *pager, uint64_t start, uint64_t end)
 		int flushed = uf_store_flush(stores[i]);
 
 		if (flushed)
-			pager_failed(pager, "flush", 0, flushed);
+			pager_failed(pager, stores[i], "flush", 0, flushed);
 		err = err ? err : flushed;
 	}
 	free(stores);

@@ -83,11 +83,11 @@ struct uf_pager {
 	pthread_mutex_t mappings_lock; /* the list, and last_error */
 	struct mapping *mappings;
 	_Atomic uint64_t written, evicted, errors;
-	char last_error[256];
+	char last_error[512];
 };
 
 /* pager.c */
-void pager_failed(struct uf_pager *pager, const char *what, uint64_t offset, int err);
+void pager_failed(struct uf_pager *pager, struct uf_store *store, const char *what, uint64_t offset, int err);
 struct mapping *pager_mapping(struct uf_pager *pager, uint64_t addr); /* that addr lies in, or NULL */
 
 static inline struct mapping *mapping_of(const struct space_range *range)

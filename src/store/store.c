@@ -17,6 +17,9 @@
 #define DEFAULT_PAUSE_MS 10
 #define DEFAULT_THREADS  8
 
+/* A line that tells of a failure. */
+#define FAILURE_ROOM 512
+
 struct uf_store {
 	struct uf_store_ops ops;
 	void *state;
@@ -24,6 +27,8 @@ struct uf_store {
 	unsigned flags;
 	char *name;
 	struct uf_store_options options;
+	pthread_mutex_t failure_lock;
+	char failure[FAILURE_ROOM]; /* the last attempt that failed; with the lock */
 	struct store_pool pool;
 	_Atomic uint32_t in_flight; /* futex: submitted, and `done` has not returned; and calls that submit */
 };
@@ -88,14 +93,23 @@ static void report(struct uf_store *store, const struct uf_store_request *reques
                    const struct uf_store_cause *cause)
 {
 	static const char *const actions[] = {"read", "write", "flush"};
-	char line[512];
+	char line[FAILURE_ROOM];
 
-	if (!store->options.failed)
-		return;
 	snprintf(line, sizeof(line), "%s: %s of %zu bytes at %llu, attempt %u of %u: %s%s%s", store->name,
 	         actions[request->action], request->len, (unsigned long long)request->offset, request->failed,
 	         store->options.attempts, strerror(-err), cause->text[0] ? ": " : "", cause->text);
-	store->options.failed(store->options.arg, line);
+	pthread_mutex_lock(&store->failure_lock);
+	memcpy(store->failure, line, sizeof(line));
+	pthread_mutex_unlock(&store->failure_lock);
+	if (store->options.failed)
+		store->options.failed(store->options.arg, line);
+}
+
+void store_last_failure(struct uf_store *store, char *line, size_t size)
+{
+	pthread_mutex_lock(&store->failure_lock);
+	snprintf(line, size, "%s", store->failure);
+	pthread_mutex_unlock(&store->failure_lock);
 }
 
 /* Tells of an attempt that failed. Whether there is another. */
@@ -346,6 +360,7 @@ static int create(struct uf_store **out, const struct store_opened *opened, cons
 	if (!store->ops.write)
 		store->flags |= UF_STORE_READ_ONLY;
 	store->options = *options;
+	pthread_mutex_init(&store->failure_lock, NULL);
 	store_pool_init(&store->pool, options->threads, in_background, store);
 	*out = store;
 	return 0;
@@ -429,6 +444,7 @@ void uf_store_close(struct uf_store *store)
 	store_pool_end(&store->pool);
 	if (store->ops.close)
 		store->ops.close(store->state);
+	pthread_mutex_destroy(&store->failure_lock);
 	free(store->name);
 	free(store);
 }

@@ -28,6 +28,9 @@ store_opener store_open_memory, store_open_file;
  */
 int store_read_once(struct uf_store *store, void *buf, size_t len, uint64_t offset);
 
+/* The last attempt that failed: what was asked for, and why it failed. "" for none. */
+void store_last_failure(struct uf_store *store, char *line, size_t size);
+
 /* Writes the cause, for people, unless it is NULL, and returns the error. */
 int store_fail(struct uf_store_cause *cause, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
