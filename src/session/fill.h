@@ -71,7 +71,7 @@ void fill_window(struct session *session, const struct space_range *range, uint6
 /* A run that was read goes as far as this: where the stream will go on. [signal] */
 void fill_window_done(const struct space_range *range, uint64_t addr, uint64_t start, uint64_t end);
 
-/* To the loop: look at this address again. `later`: in a second. [signal] */
+/* To the loop: look at this address again. `later`: after session_options.later_ms. [signal] */
 void session_post(struct session *session, uint64_t addr, bool write, bool later);
 
 #endif

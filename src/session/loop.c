@@ -13,8 +13,8 @@
 #include "session/loop.h"
 
 #define MESSAGES 64
-/* How long what is to be tried later waits, ms. */
-#define LATER 1000
+/* How long what is to be tried later waits, ms, unless the owner says otherwise. */
+#define LATER 1000u
 
 /* What is posted comes from memory of its own: it is posted in signal handlers. */
 #define POSTS_AT_ONCE (65536 / sizeof(struct session_post))
@@ -200,6 +200,11 @@ static void serve_held(struct loop *loop)
 	}
 }
 
+static unsigned later_ms(const struct session *session)
+{
+	return session->options.later_ms ? session->options.later_ms : LATER;
+}
+
 /* New posts to their lists. They were stacked: the oldest is looked at first. */
 static void sort_posts(struct loop *loop)
 {
@@ -214,7 +219,7 @@ static void sort_posts(struct loop *loop)
 			post->next = loop->later;
 			loop->later = post;
 			if (!loop->later_due)
-				loop->later_due = now_ns() + LATER * 1000000ull;
+				loop->later_due = now_ns() + later_ms(loop->session) * 1000000ull;
 		} else {
 			post->next = ordered;
 			ordered = post;
@@ -336,7 +341,7 @@ void *session_loop(void *arg)
 	                       {.fd = reads ? uf_fd(session->uf) : -1, .events = POLLIN}};
 
 	while (!atomic_load(&session->ending)) {
-		int timeout = loop.later_due ? LATER : -1;
+		int timeout = loop.later_due ? (int)later_ms(session) : -1;
 
 		poll(fds, 2, timeout);
 		if (fds[0].revents)

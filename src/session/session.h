@@ -67,7 +67,7 @@ struct session_ops {
 	int (*restore)(void *arg, const struct space_range *range, uint64_t addr);
 	/* [signal] A first touch of a source that is being recorded. Offset in the source. */
 	void (*touched)(void *arg, struct session_source *source, uint64_t offset);
-	/* A store failed for good. True: the page is lost; false: try it again in a second. */
+	/* A store failed for good. True: the page is lost; false: try it again later. */
 	bool (*failed)(void *arg, const struct space_range *range, uint64_t addr, int err);
 	/* A layout event, already applied to the space; after UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be NULL. */
 	void (*event)(void *arg, const struct uffd_msg *msg);
@@ -85,6 +85,7 @@ struct session_options {
 	void *arg;
 	bool inline_faults; /* they come through session_fault() */
 	unsigned threads;   /* of the loop; 0: 1 */
+	unsigned later_ms;  /* until what failed is tried again; 0: a second */
 };
 
 /* A fault, or a part of the loop's own work, that waits for another look. */
