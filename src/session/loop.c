@@ -13,6 +13,8 @@
 #include "session/loop.h"
 
 #define MESSAGES 64
+#define EVENTS \
+	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
 /* How long what is to be tried later waits, ms, unless the owner says otherwise. */
 #define LATER 1000u
 
@@ -256,10 +258,9 @@ static int by_address(const void *a, const void *b)
 	return (int)y->write - (int)x->write;
 }
 
+/* Nobody is inside the gate. */
 static void apply_event(struct session *session, const struct uffd_msg *msg)
 {
-	signal_mask before = session_change_begin(session);
-
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
 		space_remove(session->space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
@@ -275,7 +276,6 @@ static void apply_event(struct session *session, const struct uffd_msg *msg)
 	}
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
-	session_change_end(session, before);
 }
 
 /* The end of the run of pages, one after the other, that begins with this fault and is touched in the same way. */
@@ -308,28 +308,43 @@ static void serve_faults(struct loop *loop, struct fault *faults, size_t count)
 	}
 }
 
-/* False: there was nothing to read. */
-static bool read_messages(struct loop *loop)
+/*
+ * The kernel refuses pages only until an event is read. One that was put in place between that and the change of the space would be put
+ * there by what was true before; so where there are events, nobody is inside the gate from the one to the other.
+ */
+static ssize_t take_messages(struct session *session, struct uffd_msg *msgs)
+{
+	signal_mask before;
+	ssize_t n;
+
+	if (!(uf_features(session->uf) & EVENTS))
+		return uf_read(session->uf, msgs, MESSAGES);
+	before = session_change_begin(session);
+	n = uf_read(session->uf, msgs, MESSAGES);
+	for (ssize_t i = 0; i < n; i++)
+		if (msgs[i].event != UFFD_EVENT_PAGEFAULT)
+			apply_event(session, &msgs[i]);
+	session_change_end(session, before);
+	return n;
+}
+
+static void read_messages(struct loop *loop)
 {
 	struct session *session = loop->session;
 	struct uffd_msg msgs[MESSAGES];
 	struct fault faults[MESSAGES];
 	size_t count = 0;
-	ssize_t n = uf_read(session->uf, msgs, MESSAGES);
+	ssize_t n = take_messages(session, msgs);
 
-	for (ssize_t i = 0; i < n; i++) {
-		if (msgs[i].event != UFFD_EVENT_PAGEFAULT) {
-			apply_event(session, &msgs[i]);
-			continue;
-		}
-		faults[count++] = (struct fault){
-			.addr = msgs[i].arg.pagefault.address & ~(session->page - 1),
-			.write = msgs[i].arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP),
-		};
-	}
+	for (ssize_t i = 0; i < n; i++)
+		if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
+			faults[count++] = (struct fault){
+				.addr = msgs[i].arg.pagefault.address & ~(session->page - 1),
+				.write = msgs[i].arg.pagefault.flags &
+			                 (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP),
+			};
 	if (count)
 		serve_faults(loop, faults, count);
-	return n > 0;
 }
 
 void *session_loop(void *arg)
