@@ -87,6 +87,14 @@ static char *window_buffer(struct session *session, const struct space_range *ra
 	return buffer;
 }
 
+/* In whole units, and no further than the range: what is touched behind that comes from elsewhere. */
+static uint64_t within(const struct space_range *range, uint64_t end)
+{
+	uint64_t limit = range->start + range->len;
+
+	return end >= limit ? limit : (end + range->unit - 1) & ~(range->unit - 1);
+}
+
 enum step fill_plan(struct session *session, const struct space_range *range, uint64_t addr, uint64_t more, bool write,
                     struct fill *fill)
 {
@@ -94,6 +102,7 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	uint64_t start, end;
 
 	fill_window(session, range, addr, &start, &end);
+	more = within(range, more);
 	if (end < more)
 		end = more - addr > BUFFER_LARGE ? addr + BUFFER_LARGE : more;
 	if (end - start > BUFFER_LARGE)
