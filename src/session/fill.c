@@ -394,6 +394,9 @@ static void for_parts(struct fill *fill, void (*what)(struct fill *part, int err
 			to += range.unit;
 		if (to == at) {
 			dismiss(fill->session, fill->range.unit);
+			/* Layout events wake nobody: who waits finds what there is now. */
+			if (demanded(fill, at))
+				uf_wake(fill->session->uf, pointer(at), fill->range.unit);
 			at += fill->range.unit;
 			continue;
 		}
