@@ -177,8 +177,11 @@ static bool serve(struct session *session, uint64_t addr, uint64_t more, bool wr
 		case STEP_STATE:
 			/* Who waits in a handler looks by itself when the state changes. */
 			return session->options.inline_faults;
-		case STEP_ROOM:
 		case STEP_POST:
+			/* Nobody tells when it can be. */
+			session_ring(session);
+			return false;
+		case STEP_ROOM:
 			return false;
 		default:
 			return true;
