@@ -67,6 +67,21 @@ void session_release(struct session *session, _Atomic uint8_t *state, enum space
 		session_retry(session);
 }
 
+/* What a request that failed means for who waits: it is tried again, at once or later; or he finds what there is now. */
+static enum step could_not(struct session *session, const struct space_range *range, uint64_t addr, bool write, int err)
+{
+	if (err == -EAGAIN)
+		return STEP_POST;
+	/* Inline he tries again by himself. */
+	if (session->options.inline_faults)
+		return STEP_DONE;
+	if (err == -ENOMEM)
+		session_post(session, addr, write, true);
+	else
+		uf_wake(session->uf, pointer(addr), range->unit);
+	return STEP_DONE;
+}
+
 /* The first write to a page, or one to a page whose protection a failed flush has left. */
 static enum step let_write(struct session *session, const struct space_range *range, uint64_t addr,
                            enum space_page state, bool handler)
@@ -80,9 +95,9 @@ static enum step let_write(struct session *session, const struct space_range *ra
 	session_release(session, byte, err ? state : SPACE_DIRTY, err ? 0 : SPACE_ACTIVE, SPACE_AHEAD);
 	if (!err && state == SPACE_CLEAN)
 		count(&session->stats.write_faults);
-	if (err == -EAGAIN)
-		return STEP_POST;
-	return err && handler ? STEP_LOST : STEP_DONE;
+	if (err && err != -EAGAIN && handler)
+		return STEP_LOST;
+	return err ? could_not(session, range, addr, true, err) : STEP_DONE;
 }
 
 /* Zeros, since the program gave the page back. */
@@ -103,7 +118,7 @@ static enum step bring_zeros(struct session *session, const struct space_range *
 		session->options.ops->dismiss(session->options.arg, range->unit);
 	if (err == -EBUSY)
 		return STEP_AGAIN;
-	return err == -EAGAIN ? STEP_POST : STEP_DONE;
+	return err ? could_not(session, range, addr, false, err) : STEP_DONE;
 }
 
 /* From where it rests, which is no fetch. */
