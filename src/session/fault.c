@@ -190,10 +190,8 @@ enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool
 	case SPACE_REMOVED:
 		return bring_zeros(session, &range, addr);
 	case SPACE_LOST:
-		if (!handler) {
-			uf_poison(session->uf, pointer(addr), range.unit, 0);
-			uf_wake(session->uf, pointer(addr), range.unit);
-		}
+		if (!handler)
+			fill_poison(session, addr, range.unit);
 		return handler ? STEP_LOST : STEP_DONE;
 	default:
 		return fault_wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;

@@ -316,6 +316,27 @@ int fill_zero(struct session *session, const struct space_range *range, uint64_t
 	return 0;
 }
 
+void fill_poison(struct session *session, uint64_t addr, uint64_t unit)
+{
+	uint64_t done = 0;
+
+	/* Woken without it he would only come again. */
+	if (!session->can_poison)
+		return;
+	while (done < unit) {
+		ssize_t n = uf_poison(session->uf, pointer(addr + done), unit - done, 0);
+
+		/* A part of it had come before the rest was lost. */
+		if (n == -EEXIST)
+			n = (ssize_t)session->page;
+		if (n < 0)
+			break;
+		done += (uint64_t)n;
+	}
+	/* Also if it could not be: he comes again, and then it is tried again. */
+	uf_wake(session->uf, pointer(addr), unit);
+}
+
 /*
  * In the background.
  */
@@ -373,9 +394,7 @@ static void lose(struct fill *part, int err)
 		} else {
 			add(&session->stats.poisoned, part->range.unit);
 			session_release(session, state, SPACE_LOST, 0, 0);
-			/* A thread that waits in the kernel gets its signal by this alone. */
-			if (session->can_poison)
-				uf_poison(session->uf, pointer(at), part->range.unit, 0);
+			fill_poison(session, at, part->range.unit);
 		}
 	}
 }

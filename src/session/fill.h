@@ -58,6 +58,12 @@ void fill_submit(struct fill *fill);
 int fill_zero(struct session *session, const struct space_range *range, uint64_t addr);
 
 /*
+ * A lost page: whoever touches it gets a signal, and so does who waits for it. Where the system cannot do that he waits on, until it is
+ * brought after all. [signal]
+ */
+void fill_poison(struct session *session, uint64_t addr, uint64_t unit);
+
+/*
  * Copies to [addr, addr + len), claimed and admitted. `protect`: against writes. `wake`: who waits for it in the kernel. How much of it, in
  * whole units, is in place; less than len: *err tells why. [signal]
  */
