@@ -435,26 +435,30 @@ static void place_of(struct fill *part, int err)
 	place_parts(part);
 }
 
-/* The same for what somebody waits for alone: a bad page beside it is not its fault. True: it was submitted again. */
+/*
+ * The same for one page that somebody waits for, alone: a bad one beside it is not its fault. Others that are waited for are looked at again
+ * each for itself. True: it is to be submitted again.
+ */
 static bool retry_demand(struct fill *fill)
 {
 	uint64_t from = fill->addr, end = fill->addr + fill->len;
-	struct fill rest;
+	uint64_t unit = fill->range.unit;
 
-	if (!fill->demand_len || fill->demand_len == fill->len)
+	if (!fill->demand_len || fill->len == unit)
 		return false;
-	rest = *fill;
-	for (uint64_t at = from; at < end; at += fill->range.unit) {
+	for (uint64_t at = from; at < end; at += unit) {
 		struct space_range range;
 
-		if (demanded(fill, at))
+		if (at == fill->demand)
 			continue;
-		dismiss(fill->session, fill->range.unit);
+		dismiss(fill->session, unit);
 		if (still_there(fill, at, &range))
 			session_release(fill->session, state_at(&range, at), SPACE_MISSING, 0, 0);
+		if (demanded(fill, at))
+			session_post(fill->session, at, fill->write, false);
 	}
-	fill->addr = rest.demand;
-	fill->len = rest.demand_len;
+	fill->addr = fill->demand;
+	fill->len = fill->demand_len = unit;
 	return true;
 }
 
