@@ -341,6 +341,11 @@ void fill_poison(struct session *session, uint64_t addr, uint64_t unit)
  * In the background.
  */
 
+void fill_count(struct session *session)
+{
+	atomic_fetch_add_explicit(&session->in_flight, 1, memory_order_relaxed);
+}
+
 static void leave_flight(struct session *session)
 {
 	/* Release: whoever settles sees what came of it. The session may be gone before it is woken: only addresses are compared. */
@@ -476,22 +481,20 @@ static void complete(struct uf_store_request *request)
 	session_leave(session, before);
 	if (again) {
 		fill_submit(fill);
-	} else {
-		if (fill->demand_len && fill->start_ns && !request->result)
-			session_count_latency(session, fill->start_ns);
-		buffers_give(&session->buffers, fill->buffer);
-		free(fill);
+		return;
 	}
+	if (fill->demand_len && fill->start_ns && !request->result)
+		session_count_latency(session, fill->start_ns);
+	buffers_give(&session->buffers, fill->buffer);
+	free(fill);
 	leave_flight(session);
 }
 
 void fill_submit(struct fill *fill)
 {
-	struct session *session = fill->session;
 	struct uf_store *store = store_of(fill);
 	int err;
 
-	atomic_fetch_add_explicit(&session->in_flight, 1, memory_order_relaxed);
 	fill->request = (struct uf_store_request){
 		.action = UF_STORE_READ,
 		.buf = fill->buffer,

@@ -51,7 +51,11 @@ void fill_place(struct fill *fill);
 /* Gives all back; the pages are MISSING. [signal] */
 void fill_abandon(struct fill *fill);
 
-/* Begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate. */
+/*
+ * Begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate; but it is
+ * counted inside, with fill_count(), or who settles would know nothing of pages that are claimed already.
+ */
+void fill_count(struct session *session);
 void fill_submit(struct fill *fill);
 
 /* A page of zeros for `addr`, which was claimed: it is dirty then. 0 or -errno. [signal] */

@@ -138,10 +138,12 @@ static void fetch(struct session *session, struct fill *fill, signal_mask before
 		fill_place(fill);
 	} else {
 		heap = malloc(sizeof(*heap));
-		if (heap)
+		if (heap) {
 			*heap = *fill;
-		else
+			fill_count(session);
+		} else {
 			fill_abandon(fill);
+		}
 	}
 	session_leave(session, before);
 	if (heap)

@@ -119,10 +119,12 @@ static int bring_one(struct session *session, uint64_t at, uint64_t end, bool ag
 		fill.buffer = *buffer;
 		*buffer = NULL;
 		heap = malloc(sizeof(*heap));
-		if (heap)
+		if (heap) {
 			*heap = fill;
-		else
+			fill_count(session);
+		} else {
 			fill_abandon(&fill);
+		}
 	}
 	session_leave(session, before);
 	if (heap)
