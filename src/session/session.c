@@ -70,15 +70,22 @@ static bool take(_Atomic uint8_t *state, bool saved, bool again)
 	return session_claim(state, page_state(byte), SPACE_FILLING);
 }
 
-/* What can be brought by one read from `at` on: 0 and no fill, if the page at `at` cannot be. -ENOMEM: there is no room. */
+/*
+ * What can be brought by one read of at most `size` bytes from `at` on: 0 and no fill, if the page at `at` cannot be. -ENOMEM: there is no
+ * room; -E2BIG: the page is larger.
+ */
 static int gather(struct session *session, const struct space_range *range, uint64_t at, uint64_t end, bool again,
-                  struct fill *fill)
+                  uint64_t size, struct fill *fill)
 {
 	uint64_t most = BRING_BYTES > range->unit ? BRING_BYTES : range->unit, room;
 	uint8_t byte = atomic_load(state_at(range, at));
 
 	if (page_state(byte) != SPACE_MISSING && !(again && page_state(byte) == SPACE_LOST))
 		return 0;
+	if (range->unit > size)
+		return -E2BIG;
+	if (most > size)
+		most = size;
 	room = session->options.ops->admit(session->options.arg, end - at < most ? end - at : most, range->unit, false);
 	if (!room)
 		return -ENOMEM;
@@ -98,7 +105,8 @@ static int gather(struct session *session, const struct space_range *range, uint
 }
 
 /* One read of what lies at `at`; *next: where to go on. */
-static int bring_one(struct session *session, uint64_t at, uint64_t end, bool again, char **buffer, uint64_t *next)
+static int bring_one(struct session *session, uint64_t at, uint64_t end, bool again, uint64_t size, char **buffer,
+                     uint64_t *next)
 {
 	signal_mask before = session_enter(session);
 	struct space_range range;
@@ -112,8 +120,8 @@ static int bring_one(struct session *session, uint64_t at, uint64_t end, bool ag
 		at &= ~(range.unit - 1);
 		if (end > range.start + range.len)
 			end = range.start + range.len;
-		err = gather(session, &range, at, (end + range.unit - 1) & ~(range.unit - 1), again, &fill);
-		*next = at + (fill.len ? fill.len : range.unit);
+		err = gather(session, &range, at, (end + range.unit - 1) & ~(range.unit - 1), again, size, &fill);
+		*next = err == -E2BIG ? at : at + (fill.len ? fill.len : range.unit);
 	}
 	if (fill.len) {
 		fill.buffer = *buffer;
@@ -134,16 +142,22 @@ static int bring_one(struct session *session, uint64_t at, uint64_t end, bool ag
 
 int session_bring(struct session *session, uint64_t addr, uint64_t len, bool again)
 {
-	uint64_t end = addr + len;
+	uint64_t end = addr + len, size = len < BUFFER_SMALL ? BUFFER_SMALL : BUFFER_LARGE;
 	char *buffer = NULL;
 	int err = 0;
 
 	while (addr < end && !err) {
 		/* Waited for outside the gate, so taken before it is known whether it is needed. */
 		if (!buffer)
-			buffer = buffers_take(&session->buffers, len < BUFFER_SMALL ? len : BUFFER_LARGE,
-			                      BUFFERS_AHEAD);
-		err = bring_one(session, addr, end, again, &buffer, &addr);
+			buffer = buffers_take(&session->buffers, size, BUFFERS_AHEAD);
+		err = bring_one(session, addr, end, again, size, &buffer, &addr);
+		/* A few bytes of a large page. */
+		if (err == -E2BIG) {
+			buffers_give(&session->buffers, buffer);
+			buffer = NULL;
+			size = BUFFER_LARGE;
+			err = 0;
+		}
 	}
 	if (buffer)
 		buffers_give(&session->buffers, buffer);
