@@ -356,20 +356,23 @@ void *session_loop(void *arg)
 {
 	struct loop loop = {.session = arg};
 	struct session *session = arg;
-	bool reads = !session->options.inline_faults;
-	struct pollfd fds[] = {{.fd = session->bell, .events = POLLIN},
-	                       {.fd = reads ? uf_fd(session->uf) : -1, .events = POLLIN}};
+	bool reads = !session->options.inline_faults, keeps = !atomic_exchange(&session->kept, true);
+	struct pollfd fds[] = {{.fd = keeps ? session->bell : -1, .events = POLLIN},
+	                       {.fd = reads ? uf_fd(session->uf) : -1, .events = POLLIN},
+	                       {.fd = session->end, .events = POLLIN}};
 
 	while (!atomic_load(&session->ending)) {
 		int timeout = loop.later_due ? (int)later_ms(session) : -1;
 
-		poll(fds, 2, timeout);
+		poll(fds, 3, timeout);
 		if (fds[0].revents)
 			hear(session);
 		if (reads && fds[1].revents)
 			read_messages(&loop);
-		sort_posts(&loop);
-		serve_held(&loop);
+		if (keeps) {
+			sort_posts(&loop);
+			serve_held(&loop);
+		}
 	}
 	return NULL;
 }

@@ -197,12 +197,10 @@ static int start_threads(struct session *session)
 static void stop_threads(struct session *session)
 {
 	atomic_store(&session->ending, true);
+	if (session->end >= 0)
+		eventfd_write(session->end, 1);
 	for (unsigned i = 0; i < session->started; i++)
-		session_ring(session);
-	for (unsigned i = 0; i < session->started; i++) {
 		pthread_join(session->threads[i], NULL);
-		session_ring(session);
-	}
 	free(session->threads);
 }
 
@@ -215,6 +213,8 @@ static void give_up(struct session *session)
 	buffers_end(&session->buffers);
 	if (session->bell >= 0)
 		close(session->bell);
+	if (session->end >= 0)
+		close(session->end);
 	pthread_mutex_destroy(&session->change);
 }
 
@@ -227,7 +227,8 @@ int session_open(struct session *session, struct uf *uf, const struct session_op
 	session->can_poison = uf_features(uf) & UFFD_FEATURE_POISON;
 	pthread_mutex_init(&session->change, NULL);
 	session->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	err = session->bell < 0 ? -errno : buffers_init(&session->buffers);
+	session->end = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = session->bell < 0 || session->end < 0 ? -errno : buffers_init(&session->buffers);
 	if (!err)
 		err = space_new(&session->space);
 	if (!err)

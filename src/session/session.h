@@ -110,7 +110,9 @@ struct session {
 	struct session_post *posts, *free_posts, *pieces;
 	_Atomic uint32_t rung;      /* the bell has rung and not been heard */
 	_Atomic uint32_t in_flight; /* futex: fetches under way in stores */
+	int end;                    /* eventfd: readable from then on that the threads are to end */
 	_Atomic bool ending;
+	_Atomic bool kept; /* a thread hears the bell, and keeps what is posted: one alone, as a bell is heard once */
 	_Atomic bool gone; /* the process that is served has ended */
 	pthread_t *threads;
 	unsigned started;
