@@ -168,24 +168,36 @@ int fill_read(struct fill *fill, bool wait)
  * Placing.
  */
 
-uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len, bool protect,
-                   int *err)
+/*
+ * What is there already: the first part of a unit whose rest had to wait, or a page that nobody has told us of. True, and *n is its size.
+ */
+static bool there_already(struct session *session, uint64_t unit, uint64_t addr, bool protect, ssize_t *n)
+{
+	if (*n != -EEXIST)
+		return false;
+	*n = (ssize_t)(unit < session->page ? unit : session->page);
+	if (protect)
+		uf_writeprotect(session->uf, pointer(addr), (size_t)*n, UFFDIO_WRITEPROTECT_MODE_WP);
+	uf_wake(session->uf, pointer(addr), (size_t)*n);
+	return true;
+}
+
+/* As fill_copy(), but it ends behind the first unit of which something was there: *there. */
+static uint64_t copy_alike(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len,
+                           bool protect, bool *there, int *err)
 {
 	/* Inline nobody sleeps in the kernel. */
 	uint64_t mode = (protect ? UFFDIO_COPY_MODE_WP : 0) | (is_inline(session) ? UFFDIO_COPY_MODE_DONTWAKE : 0);
 	uint64_t done = 0;
 
+	*there = false;
 	*err = 0;
 	while (done < len) {
 		ssize_t n = uf_copy(session->uf, pointer(addr + done), from + done, len - done, mode);
 
-		/* There already: the first part of a unit whose rest had to wait, or a page that nobody has told us of. */
-		if (n == -EEXIST) {
-			n = (ssize_t)(unit < session->page ? unit : session->page);
-			if (protect)
-				uf_writeprotect(session->uf, pointer(addr + done), (size_t)n,
-				                UFFDIO_WRITEPROTECT_MODE_WP);
-			uf_wake(session->uf, pointer(addr + done), (size_t)n);
+		if (there_already(session, unit, addr + done, protect, &n)) {
+			*there = true;
+			len = (done & ~(unit - 1)) + unit;
 		}
 		if (n < 0) {
 			*err = (int)n;
@@ -194,6 +206,18 @@ uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const 
 		done += (uint64_t)n;
 	}
 	return done & ~(unit - 1);
+}
+
+uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len, bool protect,
+                   int *err)
+{
+	uint64_t done = 0;
+	bool there;
+
+	do
+		done += copy_alike(session, unit, addr + done, from + done, len - done, protect, &there, err);
+	while (!*err && done < len);
+	return done;
 }
 
 static void release_run(struct fill *fill, uint64_t from, uint64_t to, enum space_page state, unsigned set)
@@ -228,21 +252,26 @@ static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool demanded)
 {
 	struct session *session = fill->session;
-	bool protect = protects(session, &fill->range), open;
-	uint64_t done;
-	int err;
+	bool protect = protects(session, &fill->range), writable = source_of(&fill->range)->writable;
+	bool open = writable && ((demanded && fill->write) || !protect), there;
+	unsigned set = demanded ? SPACE_ACTIVE : SPACE_AHEAD;
+	int err = 0;
 
-	if (from >= to)
-		return;
-	open = source_of(&fill->range)->writable && ((demanded && fill->write) || !protect);
 	/* From the copy on it can be written to by anybody. */
 	for (uint64_t at = from; open && at < to; at += fill->range.unit)
 		session_claim(state_at(&fill->range, at), SPACE_FILLING, SPACE_LEAVING);
-	done = from + fill_copy(session, fill->range.unit, from, fill->buffer + (from - fill->addr), to - from,
-	                        protect && !open, &err);
-	release_run(fill, from, done, open ? SPACE_DIRTY : SPACE_CLEAN, demanded ? SPACE_ACTIVE : SPACE_AHEAD);
-	if (done < to)
-		could_not(fill, done, to, err);
+	while (from < to && !err) {
+		uint64_t end = from + copy_alike(session, fill->range.unit, from, fill->buffer + (from - fill->addr),
+		                                 to - from, protect && !open, &there, &err);
+		uint64_t known = there && !err ? end - fill->range.unit : end;
+
+		release_run(fill, from, known, open ? SPACE_DIRTY : SPACE_CLEAN, set);
+		/* What was there already may have been written to. */
+		release_run(fill, known, end, writable ? SPACE_DIRTY : SPACE_CLEAN, set);
+		from = end;
+	}
+	if (from < to)
+		could_not(fill, from, to, err);
 }
 
 static void count_read(struct fill *fill)
