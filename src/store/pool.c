@@ -21,6 +21,7 @@ static struct uf_store_request *take(struct store_pool *pool)
 		pool->first = request->next;
 		if (!pool->first)
 			pool->last = &pool->first;
+		pool->queued--;
 	}
 	return request;
 }
@@ -52,12 +53,14 @@ int store_pool_add(struct store_pool *pool, struct uf_store_request *request)
 	int err = 0;
 
 	pthread_mutex_lock(&pool->lock);
-	if (!pool->idle && pool->count < pool->limit && !store_thread_start(&pool->threads[pool->count], run, pool))
+	if (pool->queued >= pool->idle && pool->count < pool->limit &&
+	    !store_thread_start(&pool->threads[pool->count], run, pool))
 		pool->count++;
 	if (pool->count) {
 		request->next = NULL;
 		*pool->last = request;
 		pool->last = &request->next;
+		pool->queued++;
 		pthread_cond_signal(&pool->work);
 	} else {
 		err = -EAGAIN;

@@ -20,6 +20,7 @@ struct store_pool {
 	struct uf_store_request *first, **last;
 	pthread_t threads[POOL_THREADS];
 	unsigned limit, count, idle;
+	unsigned queued; /* of those that are idle, so many will find work when they wake */
 	bool ending;
 	void (*carry_out)(void *arg, struct uf_store_request *request);
 	void *arg;

@@ -481,6 +481,26 @@ static void submit_one(struct uf_store *store, struct request *request, unsigned
 	CHECK_EQ(uf_store_submit(store, &request->request), 0);
 }
 
+TEST(a_thread_for_each, "Requests that come faster than an idle thread wakes do not wait for one another.")
+{
+	struct told told = {0};
+	struct uf_store *store = create_told(&told, 1, 8);
+	static struct request requests[5];
+
+	submit_one(store, &requests[0], 64);
+	while (!atomic_load(&completed))
+		sched_yield();
+	/* Its thread is idle, or about to be. */
+	atomic_store(&told.held, true);
+	for (unsigned i = 1; i < 5; i++)
+		submit_one(store, &requests[i], 64);
+	while (atomic_load(&told.in_read) < 4)
+		sched_yield();
+	atomic_store(&told.held, false);
+	uf_store_close(store);
+	CHECK_EQ(completed, 5);
+}
+
 TEST(submit_retries, "An attempt that the store has begun and that fails is the first of those that are told.")
 {
 	struct holder holder = {.told.failures = 1};
