@@ -12,16 +12,24 @@
  *	uf_pager_flush(pager, table, length);
  *
  * Results, and structures that grow, are as in <userfault/uffd.h>. Any number of threads may touch the memory and call the functions, but
- * not in signal handlers, and not while touching what another thread unmaps; uf_pager_close() comes last. A mapping does not go to
- * the child of a fork (MADV_DONTFORK): a touch there is SIGSEGV.
+ * not in signal handlers, and not while touching what another thread unmaps; uf_pager_close() comes last. What is mapped is the pager's
+ * to change: no munmap(2), mremap(2), mprotect(2), madvise(2) or mlock(2) of it. Addresses and lengths are bytes; unless it is
+ * said otherwise they need not be multiples of the unit, and all units that they reach into count.
+ *
+ * A mapping does not go to the child of a fork (MADV_DONTFORK): a touch there is SIGSEGV, and no function may be called there with
+ * the pager.
  *
  * How faults are resolved
  *
  *   on a thread of the pager  also where the kernel itself touches the memory, as in a write(2) from it. Linux's userfaultfd with
  *                             full rights only.
  *   inline                    on the faulting thread, in a signal handler: no switch of threads, about half the cost. A system call that is
- *                             given a page which is not in memory fails with EFAULT: pin it, or touch it, before. All signals
- *                             are blocked during the fault, as in a page fault of mmap(2) that waits for a disk.
+ *                             given a page which is not in memory fails with EFAULT: pin it, or touch it, before. So does
+ *                             one that is to write to a page which is not dirty, as read(2) into it, pinned or not: write to it before.
+ *                             All signals are blocked during the fault, as in a page fault of mmap(2) that waits for a disk.
+ *
+ * What a store cannot take, as when its disk is full, stays in memory and is tried again up to a hundred times a second. When nothing else
+ * is left in the budget, touches wait until it can.
  */
 #ifndef USERFAULT_PAGER_H
 #define USERFAULT_PAGER_H
@@ -41,22 +49,29 @@ enum uf_pager_way {
 	UF_PAGER_INLINE, /* on the thread that touches */
 };
 
-/* What happens to a thread that touches a page whose store fails, after all attempts (uf_store_options.attempts). */
+/* What happens to a thread that touches a page that its store cannot read, after all attempts (uf_store_options.attempts). */
 enum uf_pager_policy {
 	UF_PAGER_POISON, /* SIGBUS, for everyone who touches it until uf_pager_advise(UF_PAGER_WILLNEED) has read it */
 	UF_PAGER_WAIT,   /* it waits, and the store is asked again every second */
 };
 
 struct uf_pager_options {
-	size_t size;     /* sizeof(struct uf_pager_options): the structure grows only at its end */
-	uint64_t budget; /* bytes of memory that pages may take; at least 8 pages of the largest unit that is mapped */
-	enum uf_engine engine;
+	size_t size; /* sizeof(struct uf_pager_options): the structure grows only at its end */
+	/*
+	 * Bytes of memory that pages may take, at least 8 pages of the largest unit that is mapped. Not counted are buffers, of at most 20 MiB,
+	 * a byte for each page that is mapped, as far as they are touched, and what the system caches of files.
+	 */
+	uint64_t budget;
+	enum uf_engine engine; /* as for uf_open() */
 	enum uf_pager_way way;
 	enum uf_pager_policy policy;
 	unsigned flags; /* none yet */
-	const char *
-		scratch; /* a folder: written pages of private mappings leave to a nameless file there; NULL: /var/tmp */
-	/* Told of what fails, one line each, on a thread of the pager. May be NULL. */
+	/* A folder: written pages of private mappings leave to a nameless file there. NULL: /var/tmp */
+	const char *scratch;
+	/*
+	 * Told of what fails, one line each; may be NULL. On any thread, with locks held: it must neither wait, nor call functions of
+	 * the pager or the store, nor touch what is mapped.
+	 */
 	void (*failed)(void *arg, const char *cause);
 	void *arg;
 };
@@ -64,14 +79,15 @@ struct uf_pager_options {
 /*
  * uf_pager_open - a pager without mappings
  *
- * As uf_open(). Also -EINVAL: a budget below 8 pages, or more than there can be.
+ * As uf_open(), but that `opts` must be there. Also -EINVAL: a budget below 8 pages, or more than there can be; a path of more than 255
+ * bytes in `scratch`.
  */
 int uf_pager_open(struct uf_pager **out, const struct uf_pager_options *opts);
 
-/* Unmaps what is mapped, without a flush. NULL is allowed. */
+/* Unmaps what is mapped. What was written and has not reached its store is lost: uf_pager_flush() comes before. NULL is allowed. */
 void uf_pager_close(struct uf_pager *pager);
 
-/* How writes are taken: one of the first three. */
+/* uf_pager_map(): how writes are taken, which is one of the first three; and UF_PAGER_HUGE, which may be added. */
 #define UF_PAGER_READ_ONLY (1u << 0) /* there are none: SIGSEGV */
 #define UF_PAGER_PRIVATE   (1u << 1) /* they stay in this mapping and never reach the store */
 #define UF_PAGER_SHARED    (1u << 2) /* they reach the store: when a page leaves, and with uf_pager_flush() */
@@ -81,24 +97,27 @@ void uf_pager_close(struct uf_pager *pager);
  * uf_pager_map - map `len` bytes of a store from `offset` on
  *
  * unit     bytes that are read and evicted together: a power of two from the system's page to 2 MiB; 0: the system's page
- * *addr    where; a multiple of the unit. The mapping is as long as `len`, rounded up to the unit; behind the store's end it reads as zeros,
- *          and what is written there is lost, as with mmap(2)
+ * *addr    is set to where they are, a multiple of the unit. The mapping is as long as `len`, rounded up to the unit; behind the
+ *          store's end it reads as zeros, and what is written there is lost, as with mmap(2)
  *
  * The store must stay open until the mapping ends. Two shared mappings of one part of a store do not see each other's writes.
  *
- * -EINVAL  offset not a multiple of the unit; length 0; flags that contradict each other; a unit as above; a budget below 8 units
- * -ERANGE  offset at or behind the store's end
- * -EROFS   UF_PAGER_SHARED, and the store is read-only
- * -ENOMEM, and what uf_register() answers
+ * -EINVAL      offset not a multiple of the unit; length 0; flags that contradict each other; no such unit; a budget below 8 units
+ * -ERANGE      the store ends before offset + len
+ * -EROFS       UF_PAGER_SHARED, and the store is read-only
+ * -EOPNOTSUPP  UF_PAGER_HUGE on the user engine, and writes where no write can be noticed; UF_PAGER_PRIVATE, and the file system of
+ *              `scratch` knows no nameless files (O_TMPFILE)
+ * -ENOMEM, and what open(2) says of `scratch`, and what uf_register() answers
  */
 int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, uint64_t offset, uint64_t len,
                  unsigned flags, size_t unit);
 
 /*
- * uf_pager_unmap - end the mapping, or a part of it: [addr, addr + len), multiples of the unit
+ * uf_pager_unmap - end the mapping, or a part of it: [addr, addr + len), of which addr is a multiple of the unit
  *
- * Written pages of shared mappings are written back first, and an error of that leaves the mapping as it was. No thread may touch the
- * range any more.
+ * Written pages of shared mappings are written back first, though the store is not flushed, and an error of that leaves the mapping as it
+ * was. No thread may touch the range any more, and it may not be unmapped twice: something else may lie there. -EINVAL: not in
+ * one mapping.
  */
 int uf_pager_unmap(struct uf_pager *pager, void *addr, uint64_t len);
 
@@ -106,8 +125,10 @@ int uf_pager_unmap(struct uf_pager *pager, void *addr, uint64_t len);
  * uf_pager_flush - make what was written to shared mappings durable
  *
  * When it returns 0, every write to [addr, addr + len) that came before the call is on the store, and the store has been flushed. A page is
- * written as it was at one moment: two versions of it are never mixed. Writers go on meanwhile. addr NULL and len 0: everything.
- * Otherwise the first error of a store; what could not be written is still dirty.
+ * written as it was at one moment: two versions of it are never mixed. Writers go on meanwhile. addr NULL and len 0: everything. What
+ * is not mapped, or not shared, is passed over.
+ *
+ * -EINVAL: length 0 with an address. Otherwise the first error of a store; what could not be written is still dirty.
  */
 int uf_pager_flush(struct uf_pager *pager, void *addr, uint64_t len);
 
@@ -119,14 +140,16 @@ enum uf_pager_advice {
 	UF_PAGER_NORMAL,     /* find out: read ahead where touches follow one another */
 };
 
-/* RANDOM, SEQUENTIAL and NORMAL are of the whole mapping that addr lies in. -EINVAL: not mapped, or no such advice. */
+/* RANDOM, SEQUENTIAL and NORMAL are of the whole mapping that addr lies in. -EINVAL: not in one mapping, or no such advice. */
 int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pager_advice advice);
 
 /*
  * uf_pager_pin - bring pages into memory and keep them there
  *
- * Then system calls can use them, and touches cost nothing. A flag of a page, not a count. -ENOMEM: less than 8 units, or an eighth, of the budget would
- * be left for the others; -EIO or what the store answered: nothing is pinned then.
+ * Then system calls can read them, and reads cost nothing; the first write to one after each flush is noticed as ever. A flag of a page,
+ * not a count: one uf_pager_unpin() ends it. -ENOMEM: less than 8 units, or an eighth, of the budget would be left for the others, if none
+ * of these pages were pinned yet; -EIO: the store cannot read one. Then none of these pages is pinned, also if it was. -EINVAL: not in
+ * one mapping.
  */
 int uf_pager_pin(struct uf_pager *pager, void *addr, uint64_t len);
 int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len);
@@ -134,11 +157,15 @@ int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len);
 /*
  * Working sets: which pages a run of the program touched first, in which order, to be brought in at the next start.
  *
- * uf_pager_record   begins to record the mapping that addr lies in, forgetting what was recorded; or ends it (on = 0)
- * uf_pager_save     writes what was recorded to a file, replaced as a whole. -ENODATA: nothing was recorded
+ * uf_pager_record   begins to record the mapping that addr lies in, forgetting what was recorded; or ends it (on = 0). Recorded is a page
+ *                   that is touched and not in memory, so begin before the first touch; nothing is read ahead meanwhile. It takes
+ *                   33 bits for each page of the mapping, as far as they are touched
+ * uf_pager_save     writes what was recorded so far to a file, replaced as a whole. -ENODATA: nothing was recorded
  * uf_pager_replay   reads the pages that a file names in few large reads, many at a time, in the background; touched pages go first. Pages
  *                   are named by their offset in the store. As many as the budget allows. -EBADMSG: not such a file, or damaged; nothing is read.
  *                   With `wait`, returns when all are there
+ *
+ * Also -EINVAL: addr is not mapped; -ENOMEM; and what open(2) and its like say of the file. One thread at a time for a mapping.
  */
 int uf_pager_record(struct uf_pager *pager, void *addr, int on);
 int uf_pager_save(struct uf_pager *pager, void *addr, const char *path);
@@ -149,7 +176,7 @@ struct uf_pager_stats {
 	size_t size;                                    /* set by the caller: sizeof(struct uf_pager_stats) */
 	uint64_t budget;                                /* bytes */
 	uint64_t resident;                              /* bytes in memory now, with what is just being evicted */
-	uint64_t dirty;                                 /* bytes written to and not yet written back; a snapshot */
+	uint64_t dirty;                                 /* of those, written to and not yet written back; a snapshot */
 	uint64_t pinned;                                /* bytes */
 	uint64_t faults;                                /* missing pages that were touched */
 	uint64_t write_faults;                          /* first writes to pages that were in memory */
@@ -167,6 +194,7 @@ struct uf_pager_stats {
 	char last_error[512]; /* "" for none */
 };
 
+/* 0, or -EINVAL: stats->size is not that of a structure. It looks at the state of every page that is mapped: not for every microsecond. */
 int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats);
 
 /* How faults are resolved, and on which engine: what AUTO has chosen. */

@@ -8,7 +8,7 @@
  *	file:PATH                 a file or a block device, as long as it is when it is opened
  *	nbd://HOST[:PORT]/EXPORT  an export of an NBD server; with TLS nbds://, over a unix socket nbd+unix:///EXPORT?socket=PATH
  *
- *	uf_store_open(&store, "file:/var/lib/snapshot.mem", NULL);
+ *	uf_store_open(&store, "file:/var/lib/snapshot.mem", NULL, NULL, 0);
  *	uf_store_read(store, buf, 4096, offset);
  *
  * or made by the program itself from a table of functions (struct uf_store_ops).
