@@ -195,7 +195,15 @@ struct uf_pager_stats {
 };
 
 /* 0, or -EINVAL: stats->size is not that of a structure. It looks at the state of every page that is mapped: not for every microsecond. */
+#if defined(__cplusplus) && defined(__GNUC__)
+/* The structure's constructor, which C++ warns of as hidden by the function, is nobody's to call. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
 int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats);
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 /* How faults are resolved, and on which engine: what AUTO has chosen. */
 enum uf_pager_way uf_pager_way(const struct uf_pager *pager);
