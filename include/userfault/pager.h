@@ -27,6 +27,7 @@
  *                             given a page which is not in memory fails with EFAULT: pin it, or touch it, before. So does
  *                             one that is to write to a page which is not dirty, as read(2) into it, pinned or not: write to it before.
  *                             All signals are blocked during the fault, as in a page fault of mmap(2) that waits for a disk.
+ *                             A thread that blocks SIGBUS, or on the user engine SIGSEGV, dies of a touch.
  *
  * What a store cannot take, as when its disk is full, stays in memory and is tried again up to a hundred times a second. When nothing else
  * is left in the budget, touches wait until it can.
