@@ -49,6 +49,13 @@ struct bench {
 
 typedef void bench_side(struct bench *bench);
 
+/* What has to be made before the rounds: disk.c. */
+enum needs {
+	NOTHING,
+	DISK,  /* a file on a disk, FILE_MIB long, whose pages begin with their NUMBER() */
+	LIMIT, /* beside it a group of processes whose memory can be limited */
+};
+
 struct figure {
 	const char *name;
 	const char *unit; /* of the samples; all but "GB/s" is a time, where less is better */
@@ -56,6 +63,7 @@ struct figure {
 	enum place place;
 	bool tail;     /* the 99th percentile of the same samples is a row of its own, NAME.p99 */
 	size_t memory; /* MiB in use at a time, beyond a few times FAULT_PAGES: warmed before the rounds */
+	enum needs needs;
 };
 
 /* What came of it: medians over the rounds. */
@@ -88,6 +96,9 @@ void bench_populate(char *memory, size_t len, size_t page);
 /* The numbers 0 ... count - 1 in random order; the order depends on the round only. */
 uint32_t *bench_order(const struct bench *bench, size_t count);
 
+/* The next of a row of random numbers; the state is not 0. */
+uint64_t bench_random_number(uint64_t *state);
+
 /* Binds the calling thread to a CPU. */
 void bench_pin(int cpu);
 
@@ -104,7 +115,45 @@ void bench_write_pages(struct bench *bench, char *memory, size_t pages);
 /* Whether the place binds threads to CPUs from the start. */
 bool bench_is_pinned(const struct bench *bench);
 
+/* ---- for sides that need a disk: disk.c ---- */
+
+/* Of a file in the folder that is removed at the end; NUMBERED is there. Valid until the next call. */
+#define NUMBERED "numbered"
+const char *bench_path(const char *name);
+
+/* Takes a file out of the page cache, and refuses if it stays there; or reads its first `len` bytes into it. */
+void bench_drop_cache(const struct bench *bench, const char *path);
+void bench_warm_cache(const char *path, size_t len);
+
+/* Puts this process under a limit: its memory and the page cache that it fills, bytes. Once. */
+void bench_limit_memory(size_t bytes);
+
+/* ---- what sides do to a file that they have mapped: patterns.c ---- */
+
+/* As bench_read_pages(), of numbered pages. */
+void bench_read_numbered(struct bench *bench, const char *memory, size_t pages);
+
+/* Reads numbered pages in random order on threads, each page once, for some time at the most. Microseconds per read, of the wall clock. */
+double bench_random(const struct bench *bench, const char *memory, size_t pages, unsigned threads);
+
+/* Reads all of the numbered pages [first, first + pages): GB/s. */
+double bench_sequential(const struct bench *bench, const char *memory, size_t first, size_t pages);
+
+/* Reads the numbered pages of a list. */
+void bench_touch(const struct bench *bench, const char *memory, const uint32_t *pages, size_t count);
+
+/* Sorts in place. */
+void bench_sort(uint64_t *keys, size_t count);
+
+/* Writes a file of KEYS_MIB of random keys, and drops it from the page cache: their sum. Refuses unless the file has them, sorted. */
+uint64_t bench_make_keys(const struct bench *bench, const char *path);
+void bench_check_keys(const char *path, uint64_t sum);
+
 /* ---- for main.c ---- */
+
+/* Makes what a figure needs, once. False when that cannot be. Its end removes it; so does the end of the process. */
+bool disk_prepare(const struct figure *figure, size_t page, char *reason, size_t size);
+void disk_end(void);
 
 /* Measures a figure. False when it cannot run, and `reason` tells why. */
 bool measure(const struct figure *figure, struct result *result, char *reason, size_t size);
@@ -125,8 +174,14 @@ bench_side kernel_thread, kernel_thread_shared, kernel_process, kernel_process_s
 	kernel_inline_shared;
 bench_side user_random_last, user_random_first;
 
-bench_side fill_copy, fill_move, fill_zero;                 /* fill.c */
+bench_side filling_copy, filling_move, filling_zero;        /* fill.c */
 bench_side dirty_scan, dirty_write_async, dirty_write_sync; /* dirty.c */
+
+/* pager.c, and by hand in bare-pager.c */
+bench_side pager_warm_inline, pager_warm_thread, pager_scale_1, pager_scale_2, pager_scale_4, pager_scale_8;
+bench_side pager_cold, pager_cold_8, pager_sequential, pager_sort, pager_replay, pager_on_demand;
+bench_side bare_warm_inline, bare_warm_thread, bare_scale_1, bare_scale_2, bare_scale_4, bare_scale_8;
+bench_side mmap_cold, mmap_cold_8, mmap_sequential, mmap_sort, bare_copy_set;
 
 bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, bare_mprotect; /* bare.c */
 
@@ -138,5 +193,17 @@ bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, b
 #define SCAN_PASSES 7                 /* in one round, the first not counted */
 #define SCAN_DIRTY  10                /* every tenth page is dirty */
 #define CONTENT     0x5a              /* the first byte of every page that is delivered */
+
+/* And those of pager.*. */
+#define FILE_MIB     1024  /* of the numbered file */
+#define MEMORY_MIB   256   /* for pages of it, where memory is limited */
+#define SCALE_PAGES  16384 /* faulted on by all threads together */
+#define SCALE_MIB    64
+#define MOST_READERS 8
+#define SET_PAGES    25600 /* the working set: 100 MiB */
+#define KEYS_MIB     256   /* sorted */
+#define SORT_MIB     128   /* in so much memory */
+/* Never 0, so that a page of zeros is noticed. */
+#define NUMBER(page) ((uint64_t)(page) + 1)
 
 #endif

@@ -23,7 +23,7 @@ static void sample_since(struct bench *bench, uint64_t start)
 	bench_sample(bench, (double)LEN / (double)(now_ns() - start));
 }
 
-void fill_copy(struct bench *bench)
+void filling_copy(struct bench *bench)
 {
 	struct uf *uf;
 	char *memory = missing_memory(&uf, NULL), *source = bench_memory(CHUNK);
@@ -37,7 +37,7 @@ void fill_copy(struct bench *bench)
 }
 
 /* Each chunk is filled where nobody looks, and moved into place. */
-void fill_move(struct bench *bench)
+void filling_move(struct bench *bench)
 {
 	struct uf_options opts = {.size = sizeof(opts), .required = UFFD_FEATURE_MOVE};
 	struct uf *uf;
@@ -53,7 +53,7 @@ void fill_move(struct bench *bench)
 	sample_since(bench, start);
 }
 
-void fill_zero(struct bench *bench)
+void filling_zero(struct bench *bench)
 {
 	struct uf *uf;
 	char *memory = missing_memory(&uf, NULL);

@@ -24,12 +24,24 @@ static const struct figure figures[] = {
 	{"fault.user.inline.shared", "us", user_inline_shared, kernel_inline_shared, NEAR},
 	{"fault.user.random1m", "us", user_random_last, user_random_first, NEAR},
 	{"wp.user", "us", user_wp, bare_mprotect, NEAR},
-	{"fill.copy", "GB/s", fill_copy, bare_memcpy, NEAR, .memory = FILL_MIB},
-	{"fill.move", "GB/s", fill_move, bare_memcpy, NEAR, .memory = FILL_MIB},
-	{"fill.zero", "GB/s", fill_zero, bare_first_touch, NEAR, .memory = FILL_MIB},
+	{"fill.copy", "GB/s", filling_copy, bare_memcpy, NEAR, .memory = FILL_MIB},
+	{"fill.move", "GB/s", filling_move, bare_memcpy, NEAR, .memory = FILL_MIB},
+	{"fill.zero", "GB/s", filling_zero, bare_first_touch, NEAR, .memory = FILL_MIB},
 	{"dirty.scan", "ms/GiB", dirty_scan, bare_scan, NEAR, .memory = SCAN_MIB},
 	{"dirty.write.async", "us", dirty_write_async, bare_mprotect, NEAR},
 	{"dirty.write.sync", "us", dirty_write_sync, bare_mprotect, NEAR},
+	{"pager.random.warm", "us", pager_warm_inline, bare_warm_inline, NEAR, .needs = DISK},
+	{"pager.random.warm.thread", "us", pager_warm_thread, bare_warm_thread, NEAR, .needs = DISK},
+	{"pager.scale.1", "us", pager_scale_1, bare_scale_1, FREE, .memory = 2 * SCALE_MIB, .needs = DISK},
+	{"pager.scale.2", "us", pager_scale_2, bare_scale_2, FREE, .memory = 2 * SCALE_MIB, .needs = DISK},
+	{"pager.scale.4", "us", pager_scale_4, bare_scale_4, FREE, .memory = 2 * SCALE_MIB, .needs = DISK},
+	{"pager.scale.8", "us", pager_scale_8, bare_scale_8, FREE, .memory = 2 * SCALE_MIB, .needs = DISK},
+	{"pager.random.cold", "us", pager_cold, mmap_cold, FREE, .memory = MEMORY_MIB, .needs = LIMIT},
+	{"pager.random.cold.8", "us", pager_cold_8, mmap_cold_8, FREE, .memory = MEMORY_MIB, .needs = LIMIT},
+	{"pager.seq.cold", "GB/s", pager_sequential, mmap_sequential, FREE, .memory = MEMORY_MIB, .needs = LIMIT},
+	{"pager.sort", "s", pager_sort, mmap_sort, FREE, .memory = KEYS_MIB, .needs = LIMIT},
+	{"pager.workingset", "ms", pager_replay, pager_on_demand, FREE, .memory = MEMORY_MIB, .needs = DISK},
+	{"pager.workingset.memcpy", "ms", pager_replay, bare_copy_set, FREE, .memory = MEMORY_MIB, .needs = DISK},
 };
 
 #define COUNT (sizeof(figures) / sizeof(figures[0]))
@@ -153,6 +165,7 @@ int main(int argc, char **argv)
 		else
 			failed++;
 	}
+	disk_end();
 	if (report_write(report, path))
 		return 1;
 	return failed || !measured ? 1 : 0;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,6 +55,8 @@ _Noreturn void bench_refuse(const char *format, ...)
 
 static _Noreturn void run_side(struct bench *bench, bench_side *side)
 {
+	/* It keeps what is to be removed at the end. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (bench_is_pinned(bench))
 		bench_pin(bench->cpu);
 	side(bench);
@@ -225,6 +228,8 @@ bool measure(const struct figure *figure, struct result *result, char *reason, s
 		snprintf(reason, size, "needs %zu MiB of free memory", (memory + memory / 4) >> 20);
 		return false;
 	}
+	if (figure->needs && !disk_prepare(figure, bench.page, reason, size))
+		return false;
 	warm(memory, bench.page);
 
 	deadline = now_ns() + SECONDS * 1000000000ull;

@@ -51,7 +51,7 @@ bool bench_is_pinned(const struct bench *bench)
 }
 
 /* xorshift64: what matters is that both sides of a round get the same. */
-static uint64_t random_next(uint64_t *state)
+uint64_t bench_random_number(uint64_t *state)
 {
 	*state ^= *state << 13;
 	*state ^= *state >> 7;
@@ -67,7 +67,7 @@ uint32_t *bench_order(const struct bench *bench, size_t count)
 	if (!order)
 		bench_refuse("out of memory");
 	for (size_t i = 0; i < count; i++) {
-		size_t at = random_next(&state) % (i + 1);
+		size_t at = bench_random_number(&state) % (i + 1);
 
 		order[i] = order[at];
 		order[at] = (uint32_t)i;
