@@ -168,6 +168,8 @@ static void destroy(struct uf_pager *pager)
 {
 	if (pager->copies)
 		raw_munmap(address(pager->copies), COPY_BYTES);
+	if (pager->self >= 0)
+		close(pager->self);
 	pthread_mutex_destroy(&pager->cleaning);
 	pthread_mutex_destroy(&pager->mappings_lock);
 	free(pager);
@@ -184,6 +186,7 @@ static int create(struct uf_pager **out, const struct uf_pager_options *options)
 	snprintf(pager->scratch, sizeof(pager->scratch), "%s", options->scratch ? options->scratch : "/var/tmp");
 	pthread_mutex_init(&pager->cleaning, NULL);
 	pthread_mutex_init(&pager->mappings_lock, NULL);
+	pager->self = (int)raw_syscall3(SYS_pidfd_open, raw_getpid(), 0, 0);
 	pager->copies = raw_map_own(COPY_BYTES);
 	err = pager->copies ? budget_init(pager) : -ENOMEM;
 	if (!err)

@@ -56,6 +56,7 @@ struct uf_pager {
 	enum uf_pager_way way;
 	enum uf_engine engine;
 	bool can_move;
+	int self; /* a pidfd of this process, or negative */
 	char scratch[256];
 
 	/* budget.c: bytes. What is in memory, on its way there, or resting. */

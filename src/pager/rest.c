@@ -62,19 +62,17 @@ char *rest_place(struct rest *rest, uint32_t pages)
 	return rest->used + pages > rest->slots ? NULL : rest->memory + (size_t)rest->head * rest->page;
 }
 
-void rest_put(struct rest *rest, uint64_t addr, uint32_t pages, bool dirty)
+void rest_put(struct rest *rest, uint64_t addr, uint32_t pages, bool live, bool dirty)
 {
 	uint32_t *bucket = bucket_of(rest, addr);
 
-	lock_take(&rest->lock);
 	for (uint32_t i = 0; i < pages; i++)
 		rest->slot[rest->head + i] = (struct rest_slot){0};
 	rest->slot[rest->head] = (struct rest_slot){
-		.addr = addr, .next = *bucket, .pages = pages, .live = true, .dirty = dirty};
+		.addr = addr, .next = *bucket, .pages = pages, .live = live, .dirty = dirty};
 	*bucket = rest->head + 1;
 	rest->head = (rest->head + pages) & (rest->slots - 1);
 	rest->used += pages;
-	lock_release(&rest->lock);
 }
 
 struct rest_slot *rest_find(struct rest *rest, uint64_t addr)

@@ -24,7 +24,8 @@ struct rest_slot {
 	uint64_t addr;
 	uint32_t next;  /* of the same hash; 0: none, otherwise index + 1 */
 	uint32_t pages; /* of the unit that begins here; 0: none does */
-	bool live, dirty;
+	_Atomic bool live;
+	bool dirty;
 };
 
 struct rest {
@@ -43,8 +44,8 @@ void rest_end(struct rest *rest);
 /* Where `pages` pages in a row could be put: NULL, there is no room before rest_pop(). It may leave out slots at the end of the ring. */
 char *rest_place(struct rest *rest, uint32_t pages);
 
-/* The unit that came from addr, of so many pages, is at what rest_place() said, or further on: in order. */
-void rest_put(struct rest *rest, uint64_t addr, uint32_t pages, bool dirty);
+/* The unit that came from addr, of so many pages, is at what rest_place() said, or further on: in order. With the lock. */
+void rest_put(struct rest *rest, uint64_t addr, uint32_t pages, bool live, bool dirty);
 
 /* Its slot, or NULL. With the lock. */
 struct rest_slot *rest_find(struct rest *rest, uint64_t addr);
