@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: MIT
+/* Pagers: every function and error of <userfault/pager.h>, for each engine and way. Failing stores: pager-failures.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/folder.h"
+#include "support/paged.h"
+
+#define PAGE 4096u
+#define KIB  ((uint64_t)1 << 10)
+#define MIB  ((uint64_t)1 << 20)
+
+static bool on_user_engine(void)
+{
+	return !strcmp(test_engine, "user");
+}
+
+/*
+ * Opening and mapping.
+ */
+
+TEST(open_errors, "A budget that cannot be, and options that there are not, are EINVAL.")
+{
+	struct uf_pager_options options = paged_options(8 * PAGE), wrong;
+	struct uf_pager *pager;
+
+	CHECK_EQ(uf_pager_open(&pager, NULL), -EINVAL);
+	CHECK_EQ(uf_pager_open(NULL, &options), -EINVAL);
+	wrong = options;
+	wrong.budget = 8 * PAGE - 1;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	wrong.budget = UINT64_MAX;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	wrong = options;
+	wrong.size = 4;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	wrong = options;
+	wrong.flags = 1;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	wrong = options;
+	wrong.way = (enum uf_pager_way)3;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	wrong = options;
+	wrong.policy = (enum uf_pager_policy)2;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	CHECK_EQ(uf_pager_open(&pager, &options), 0);
+	uf_pager_close(pager);
+	uf_pager_close(NULL);
+}
+
+BOTH_WAYS(way_and_engine, "A pager tells which way and which engine it has; AUTO chooses one of them.")
+{
+	struct uf_pager_options options = paged_options(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+
+	CHECK_EQ(uf_pager_way(pager), paged_way);
+	CHECK_EQ(uf_pager_engine(pager), options.engine);
+	uf_pager_close(pager);
+	options.way = UF_PAGER_AUTO;
+	pager = paged_open_with(&options);
+	CHECK(uf_pager_way(pager) != UF_PAGER_AUTO);
+	CHECK_EQ(uf_pager_engine(pager), options.engine);
+	uf_pager_close(pager);
+}
+
+BOTH_WAYS(map_errors, "What cannot be mapped is refused with its own error, and nothing is mapped.")
+{
+	static const unsigned bad_flags[] = {0,
+	                                     UF_PAGER_HUGE,
+	                                     UF_PAGER_READ_ONLY | UF_PAGER_SHARED,
+	                                     UF_PAGER_PRIVATE | UF_PAGER_SHARED,
+	                                     UF_PAGER_SHARED | 1u << 4,
+	                                     7};
+	static const size_t bad_units[] = {1, 2048, 4097, 12288, 4 * MIB, SIZE_MAX};
+	struct uf_pager *pager = paged_open(8 * 64 * KIB - PAGE);
+	struct uf_store *store = filled_memory(MIB), *read_only;
+	struct fake fake;
+	void *addr = pager;
+
+	for (size_t i = 0; i < sizeof(bad_flags) / sizeof(bad_flags[0]); i++)
+		CHECK_EQ(uf_pager_map(pager, &addr, store, 0, MIB, bad_flags[i], 0), -EINVAL);
+	for (size_t i = 0; i < sizeof(bad_units) / sizeof(bad_units[0]); i++)
+		CHECK_EQ(uf_pager_map(pager, &addr, store, 0, MIB, UF_PAGER_PRIVATE, bad_units[i]), -EINVAL);
+	CHECK_EQ(uf_pager_map(pager, &addr, store, 0, 0, UF_PAGER_PRIVATE, 0), -EINVAL);
+	CHECK_EQ(uf_pager_map(pager, &addr, store, 100, PAGE, UF_PAGER_PRIVATE, 0), -EINVAL);
+	CHECK_EQ(uf_pager_map(pager, &addr, store, PAGE, PAGE, UF_PAGER_PRIVATE, 32 * KIB), -EINVAL);
+	/* Of 64 KiB there is not room for eight. */
+	CHECK_EQ(uf_pager_map(pager, &addr, store, 0, MIB, UF_PAGER_PRIVATE, 64 * KIB), -EINVAL);
+	CHECK_EQ(uf_pager_map(pager, &addr, NULL, 0, MIB, UF_PAGER_PRIVATE, 0), -EINVAL);
+	CHECK_EQ(uf_pager_map(pager, NULL, store, 0, MIB, UF_PAGER_PRIVATE, 0), -EINVAL);
+	CHECK_EQ(uf_pager_map(NULL, &addr, store, 0, MIB, UF_PAGER_PRIVATE, 0), -EINVAL);
+	CHECK_EQ(uf_pager_map(pager, &addr, store, MIB, PAGE, UF_PAGER_PRIVATE, 0), -ERANGE);
+	CHECK_EQ(uf_pager_map(pager, &addr, store, UINT64_MAX & ~(uint64_t)(PAGE - 1), PAGE, UF_PAGER_PRIVATE, 0),
+	         -ERANGE);
+	read_only = fake_open(&fake, MIB, FAKE_READ_ONLY);
+	CHECK_EQ(uf_pager_map(pager, &addr, read_only, 0, MIB, UF_PAGER_SHARED, 0), -EROFS);
+	CHECK_EQ(uf_pager_map(pager, &addr, read_only, 0, MIB, UF_PAGER_PRIVATE, 0), 0);
+	CHECK_EQ(uf_pager_unmap(pager, addr, MIB), 0);
+	CHECK_EQ(uf_pager_map(pager, &addr, read_only, 0, MIB, UF_PAGER_READ_ONLY, 0), 0);
+	CHECK_EQ(paged_stats(pager).faults, 0);
+	uf_pager_close(pager);
+	uf_store_close(store);
+	uf_store_close(read_only);
+}
+
+BOTH_WAYS(null_pagers, "No pager, and addresses that are not mapped, are EINVAL everywhere.")
+{
+	struct uf_pager_stats stats = {.size = sizeof(stats)};
+	struct uf_pager *pager = paged_open(MIB), *pagers[] = {NULL, pager};
+	char *elsewhere = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(uf_pager_unmap(pagers[i], elsewhere, PAGE), -EINVAL);
+		CHECK_EQ(uf_pager_advise(pagers[i], elsewhere, PAGE, UF_PAGER_WILLNEED), -EINVAL);
+		CHECK_EQ(uf_pager_pin(pagers[i], elsewhere, PAGE), -EINVAL);
+		CHECK_EQ(uf_pager_unpin(pagers[i], elsewhere, PAGE), -EINVAL);
+		CHECK_EQ(uf_pager_record(pagers[i], elsewhere, 1), -EINVAL);
+		CHECK_EQ(uf_pager_save(pagers[i], elsewhere, "/nonexistent/x"), -EINVAL);
+		CHECK_EQ(uf_pager_replay(pagers[i], elsewhere, "/nonexistent/x", 1), -EINVAL);
+	}
+	CHECK_EQ(uf_pager_flush(NULL, NULL, 0), -EINVAL);
+	CHECK_EQ(uf_pager_flush(pager, NULL, PAGE), -EINVAL);
+	CHECK_EQ(uf_pager_flush(pager, elsewhere, 0), -EINVAL);
+	CHECK_EQ(uf_pager_flush(pager, elsewhere, UINT64_MAX), -EINVAL);
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	CHECK_EQ(uf_pager_stats(NULL, &stats), -EINVAL);
+	CHECK_EQ(uf_pager_stats(pager, NULL), -EINVAL);
+	stats.size = 8;
+	CHECK_EQ(uf_pager_stats(pager, &stats), -EINVAL);
+	uf_pager_close(pager);
+}
+
+/*
+ * Reading and writing.
+ */
+
+static const size_t units[] = {4 * KIB, 64 * KIB, 2 * MIB};
+
+BOTH_WAYS(reads_the_store, "Memory is what the store is, from any offset and with any unit, and zeros behind its end.")
+{
+	const uint64_t size = 4 * MIB + 5000;
+	const char *path;
+	struct uf_store *store = filled_file(size, &path);
+	struct uf_pager *pager = paged_open(16 * MIB);
+
+	for (size_t i = 0; i < 3; i++) {
+		uint64_t offset = i == 2 ? 2 * MIB : units[i], len = size - offset, whole;
+		const char *at = paged_map(pager, store, offset, len, UF_PAGER_READ_ONLY, units[i]);
+
+		whole = (len + units[i] - 1) & ~(uint64_t)(units[i] - 1);
+		CHECK(is_content(at, offset, len));
+		for (uint64_t byte = len; byte < whole; byte++)
+			CHECK_EQ(at[byte], 0);
+		CHECK_EQ(uf_pager_unmap(pager, (void *)at, whole), 0);
+	}
+	CHECK_EQ(paged_stats(pager).resident, 0);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(read_only_is_segv, "A write to a read-only mapping is SIGSEGV, and changes nothing.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_READ_ONLY, 0), byte;
+
+	CHECK_EQ(touch_write(at + PAGE, 1), SIGSEGV);
+	CHECK_EQ(touch_read(at, &byte), 0);
+	CHECK_EQ(touch_write(at, 1), SIGSEGV);
+	CHECK(is_content(at, 0, MIB));
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+/* Each page's first byte becomes `byte`, and its content is as it was apart from that. */
+static void write_pages(char *at, uint64_t len, char byte)
+{
+	for (uint64_t page = 0; page < len; page += PAGE)
+		at[page] = byte;
+}
+
+static void check_pages(const char *at, uint64_t offset, uint64_t len, char byte)
+{
+	for (uint64_t page = 0; page < len; page += PAGE) {
+		CHECK_EQ(at[page], byte);
+		CHECK(is_content(at + page + 1, offset + page + 1, PAGE - 1));
+	}
+}
+
+BOTH_WAYS(private_stays_here,
+          "What is written to a private mapping stays in it, also what left memory, and not in the store.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, MIB, FAKE_IN_SIGNAL);
+	struct uf_pager *pager = paged_open(8 * PAGE);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_PRIVATE, 0);
+	char *other = paged_map(pager, store, 0, MIB, UF_PAGER_PRIVATE, 0);
+
+	write_pages(at, MIB, 'p');
+	CHECK(is_content(other, 0, MIB));
+	check_pages(at, 0, MIB, 'p');
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	check_pages(at, 0, MIB, 'p');
+	/* Again, from where they were put aside. */
+	write_pages(at, MIB, 'q');
+	check_pages(at, 0, MIB, 'q');
+	CHECK(is_content(other, 0, MIB));
+	CHECK(paged_stats(pager).evicted >= MIB);
+	uf_pager_close(pager);
+	CHECK_EQ(fake.writes, 0);
+	CHECK(is_content(fake.bytes, 0, MIB));
+	uf_store_close(store);
+}
+
+BOTH_WAYS(shared_reaches_the_store, "After a flush what was written is on the store, and the store was flushed.")
+{
+	for (size_t i = 0; i < 3; i++) {
+		const uint64_t size = 4 * MIB + 5000;
+		struct fake fake;
+		struct uf_store *store = fake_open(&fake, size, FAKE_IN_SIGNAL);
+		struct uf_pager *pager = paged_open(16 * MIB);
+		char *at = paged_map(pager, store, 0, size, UF_PAGER_SHARED, units[i]);
+
+		write_pages(at, 4 * MIB, 's');
+		/* Behind the end: lost. */
+		memset(at + size, 'x', 1000);
+		CHECK(paged_stats(pager).dirty >= 4 * MIB);
+		CHECK_EQ(uf_pager_flush(pager, at, 4 * MIB), 0);
+		CHECK_EQ(fake.flushes, 1);
+		check_pages(fake.bytes, 0, 4 * MIB, 's');
+		CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+		CHECK_EQ(fake.flushes, 2);
+		CHECK(is_content(fake.bytes + 4 * MIB, 4 * MIB, size - 4 * MIB));
+		CHECK_EQ(paged_stats(pager).dirty, 0);
+		CHECK_EQ(paged_failures, 0);
+		/* It goes on being noticed. */
+		at[5] = 'n';
+		CHECK_EQ(uf_pager_flush(pager, at + 5, 1), 0);
+		CHECK_EQ(fake.bytes[5], 'n');
+		uf_pager_close(pager);
+		uf_store_close(store);
+	}
+}
+
+BOTH_WAYS(shared_survives_eviction, "What leaves memory is on the store, and comes back as it was, its tail too.")
+{
+	const uint64_t size = MIB + 5000;
+	const char *path;
+	struct uf_store *store = filled_file(size, &path);
+	struct uf_pager *pager = paged_open(8 * PAGE);
+	char *at = paged_map(pager, store, 0, size, UF_PAGER_SHARED, 0);
+	struct stat info;
+
+	for (int round = 0; round < 3; round++) {
+		write_pages(at, MIB, (char)('a' + round));
+		memset(at + size - 9, 'a' + round, 20);
+		check_pages(at, 0, MIB, (char)('a' + round));
+	}
+	CHECK_EQ(at[size - 1], 'c');
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	uf_pager_close(pager);
+	CHECK_EQ(stat(path, &info), 0);
+	CHECK_EQ(info.st_size, size);
+	pager = paged_open(8 * PAGE);
+	at = paged_map(pager, store, 0, size, UF_PAGER_READ_ONLY, 0);
+	check_pages(at, 0, MIB, 'c');
+	CHECK_EQ(at[size - 1], 'c');
+	CHECK_EQ(at[size], 0);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(huge_pages, "A mapping in huge pages is read, written, evicted and flushed like others.")
+{
+	struct uf_pager *pager;
+	struct uf_store *store;
+	uint64_t size;
+	void *addr;
+	char *at;
+
+	if (!huge_page_size || free_huge_pages() < 12)
+		SKIP("there are no 12 free huge pages");
+	size = 10 * huge_page_size + 5000;
+	store = filled_memory(size);
+	pager = paged_open(8 * huge_page_size);
+	if (on_user_engine()) {
+		CHECK_EQ(uf_pager_map(pager, &addr, store, 0, size, UF_PAGER_SHARED | UF_PAGER_HUGE, 0), -EOPNOTSUPP);
+		uf_pager_close(pager);
+		return;
+	}
+	CHECK_EQ(uf_pager_map(pager, &addr, store, 0, size, UF_PAGER_SHARED | UF_PAGER_HUGE, PAGE), -EINVAL);
+	at = paged_map(pager, store, 0, size, UF_PAGER_SHARED | UF_PAGER_HUGE, 0);
+	CHECK_EQ((uintptr_t)at % huge_page_size, 0);
+	write_pages(at, 10 * huge_page_size, 'h');
+	check_pages(at, 0, 10 * huge_page_size, 'h');
+	CHECK(is_content(at + 10 * huge_page_size, 10 * huge_page_size, 5000));
+	CHECK(paged_stats(pager).evicted > 0);
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	uf_pager_close(pager);
+	pager = paged_open(8 * huge_page_size);
+	at = paged_map(pager, store, 0, size, UF_PAGER_PRIVATE, 0);
+	check_pages(at, 0, 10 * huge_page_size, 'h');
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(many_mappings, "Several mappings of several stores share one budget.")
+{
+	struct uf_pager *pager = paged_open(64 * PAGE);
+	struct fake fake;
+	const char *path;
+	struct uf_store *stores[3] = {filled_memory(MIB), filled_file(MIB, &path), fake_open(&fake, MIB, 0)};
+	char *at[6];
+
+	for (unsigned i = 0; i < 6; i++)
+		at[i] = paged_map(pager, stores[i / 2], 0, MIB, i % 2 ? UF_PAGER_PRIVATE : UF_PAGER_SHARED, 0);
+	for (uint64_t page = 0; page < MIB; page += PAGE)
+		for (unsigned i = 0; i < 6; i++)
+			at[i][page] = (char)('0' + i);
+	for (unsigned i = 0; i < 6; i++)
+		check_pages(at[i], 0, MIB, (char)('0' + i));
+	CHECK(paged_stats(pager).resident <= 64 * PAGE);
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	check_pages(fake.bytes, 0, MIB, '4');
+	uf_pager_close(pager);
+	for (unsigned i = 0; i < 3; i++)
+		uf_store_close(stores[i]);
+}
+
+/*
+ * The kernel's own touches.
+ */
+
+static void through_pipe(char *from, char *to, size_t len, int expected)
+{
+	int fds[2];
+
+	CHECK_EQ(pipe(fds), 0);
+	CHECK_EQ(write(fds[1], from, len) < 0 ? -errno : 0, expected);
+	if (!expected)
+		CHECK_EQ(read(fds[0], to, len) < 0 ? -errno : 0, expected);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+TEST(system_calls_on_a_thread, "With full rights, system calls read from and write to pages that are not in memory.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager;
+	char *at;
+
+	paged_way = UF_PAGER_THREAD;
+	if (on_user_engine())
+		return;
+	pager = paged_open(8 * PAGE);
+	at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
+	for (uint64_t page = 0; page < MIB / 2; page += PAGE)
+		through_pipe(at + page, at + MIB / 2 + page, PAGE, 0);
+	for (uint64_t page = 0; page < MIB / 2; page += PAGE)
+		CHECK(is_content(at + MIB / 2 + page, page, PAGE));
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	uf_pager_close(pager);
+	pager = paged_open(8 * PAGE);
+	at = paged_map(pager, store, 0, MIB, UF_PAGER_PRIVATE, 0);
+	CHECK(is_content(at + MIB / 2, 0, MIB / 2));
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(not_in_children, "A mapping does not go to the child of a fork: a touch there is SIGSEGV.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), byte;
+	int status;
+	pid_t pid;
+
+	at[0] = 1;
+	pid = fork();
+	CHECK(pid >= 0);
+	if (!pid)
+		_exit(touch_read(at, &byte) == SIGSEGV && touch_read(at + PAGE, &byte) == SIGSEGV ? 0 : 1);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+	CHECK(is_content(at + PAGE, PAGE, MIB - PAGE));
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+/*
+ * Unmapping.
+ */
+
+BOTH_WAYS(unmap_writes_back, "What is unmapped is written back first; what is misplaced is EINVAL.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, MIB, FAKE_IN_SIGNAL);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), byte;
+
+	write_pages(at, MIB, 'u');
+	CHECK_EQ(uf_pager_unmap(pager, at, 0), -EINVAL);
+	CHECK_EQ(uf_pager_unmap(pager, at + 1, PAGE), -EINVAL);
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB + PAGE), -EINVAL);
+	CHECK_EQ(uf_pager_unmap(pager, at + PAGE, MIB), -EINVAL);
+	CHECK_EQ(uf_pager_unmap(pager, at, UINT64_MAX), -EINVAL);
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB), -EINVAL);
+	check_pages(fake.bytes, 0, MIB, 'u');
+	CHECK_EQ(touch_read(at, &byte), SIGSEGV);
+	CHECK_EQ(paged_stats(pager).resident, 0);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(close_does_not_flush, "Closing unmaps without a flush.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, MIB, FAKE_IN_SIGNAL);
+	struct uf_pager *pager = paged_open(2 * MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), byte;
+
+	write_pages(at, MIB, 'u');
+	uf_pager_close(pager);
+	CHECK_EQ(fake.writes + fake.flushes, 0);
+	CHECK_EQ(touch_read(at, &byte), SIGSEGV);
+	uf_store_close(store);
+}
