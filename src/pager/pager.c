@@ -215,8 +215,8 @@ int uf_pager_open(struct uf_pager **out, const struct uf_pager_options *opts)
 
 	if (err)
 		return err;
-	if (!out || options.flags || (unsigned)options.way > UF_PAGER_INLINE ||
-	    (unsigned)options.policy > UF_PAGER_WAIT ||
+	if (!out || options.flags || (unsigned)options.engine > UF_ENGINE_USER ||
+	    (unsigned)options.way > UF_PAGER_INLINE || (unsigned)options.policy > UF_PAGER_WAIT ||
 	    (options.scratch && strlen(options.scratch) >= sizeof((*out)->scratch)))
 		return -EINVAL;
 	return create(out, &options);

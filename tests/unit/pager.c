@@ -50,6 +50,9 @@ TEST(open_errors, "A budget that cannot be, and options that there are not, are 
 	wrong = options;
 	wrong.policy = (enum uf_pager_policy)2;
 	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
+	wrong = options;
+	wrong.engine = (enum uf_engine)17;
+	CHECK_EQ(uf_pager_open(&pager, &wrong), -EINVAL);
 	CHECK_EQ(uf_pager_open(&pager, &options), 0);
 	uf_pager_close(pager);
 	uf_pager_close(NULL);
