@@ -46,8 +46,10 @@ static void for_pages(struct uf_pager *pager, uint64_t start, uint64_t len,
 	struct space_range range;
 
 	for (uint64_t at = start; at < start + len; at += range.unit) {
-		if (!space_find(pager->session.space, at, &range))
+		/* Parts of the mapping may have been unmapped. */
+		if (!space_next(pager->session.space, at, &range) || range.start >= start + len)
 			break;
+		at = at < range.start ? range.start : at;
 		change(pager, &range, state_at(&range, at));
 	}
 }

@@ -235,13 +235,12 @@ static void free_mapping(struct mapping *mapping)
 
 struct mapping *pager_mapping(struct uf_pager *pager, uint64_t addr)
 {
-	struct mapping *mapping;
+	signal_mask before = session_enter(&pager->session);
+	struct space_range range;
+	bool found = space_find(pager->session.space, addr, &range);
 
-	pthread_mutex_lock(&pager->mappings_lock);
-	for (mapping = pager->mappings; mapping && addr - mapping->addr >= mapping->len; mapping = mapping->next)
-		;
-	pthread_mutex_unlock(&pager->mappings_lock);
-	return mapping;
+	session_leave(&pager->session, before);
+	return found ? mapping_of(&range) : NULL;
 }
 
 static void link_mapping(struct uf_pager *pager, struct mapping *mapping)
@@ -475,15 +474,39 @@ static int cut(struct uf_pager *pager, struct mapping *mapping, uint64_t start, 
 	return 0;
 }
 
+/* The next part of [*start, end) that is still the mapping's: others may lie where parts of it were. */
+static bool next_part(struct uf_pager *pager, const struct mapping *mapping, uint64_t *start, uint64_t end,
+                      uint64_t *len)
+{
+	signal_mask before = session_enter(&pager->session);
+	struct space_range range;
+	bool found;
+
+	while ((found = space_next(pager->session.space, *start, &range) && range.start < end) &&
+	       mapping_of(&range) != mapping)
+		*start = range.start + range.len;
+	session_leave(&pager->session, before);
+	if (!found)
+		return false;
+	if (*start < range.start)
+		*start = range.start;
+	*len = (range.start + range.len < end ? range.start + range.len : end) - *start;
+	return true;
+}
+
 static int unmap(struct uf_pager *pager, struct mapping *mapping, uint64_t start, uint64_t len, bool write)
 {
+	uint64_t end = start + len;
 	int err = write && (mapping->flags & UF_PAGER_SHARED) ? clean_write(pager, start, len) : 0;
 	bool last;
 
 	if (err)
 		return err;
 	pthread_mutex_lock(&pager->cleaning);
-	err = cut(pager, mapping, start, len);
+	while (!err && next_part(pager, mapping, &start, end, &len)) {
+		err = cut(pager, mapping, start, len);
+		start += len;
+	}
 	last = !err && !mapping->mapped;
 	pthread_mutex_unlock(&pager->cleaning);
 	if (last) {
@@ -501,7 +524,7 @@ int uf_pager_unmap(struct uf_pager *pager, void *addr, uint64_t len)
 	if (!mapping || !len)
 		return -EINVAL;
 	len = round_up(len, mapping->unit);
-	if (address(addr) % mapping->unit || len > mapping->addr + mapping->len - address(addr))
+	if (!len || address(addr) % mapping->unit || len > mapping->addr + mapping->len - address(addr))
 		return -EINVAL;
 	return unmap(pager, mapping, address(addr), len, true);
 }

@@ -436,3 +436,235 @@ BOTH_WAYS(close_does_not_flush, "Closing unmaps without a flush.")
 	CHECK_EQ(touch_read(at, &byte), SIGSEGV);
 	uf_store_close(store);
 }
+
+BOTH_WAYS(unmap_a_part,
+          "A part can be unmapped: it is written back, the rest goes on, and what is put there instead stays.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, MIB, FAKE_IN_SIGNAL);
+	struct uf_pager *pager = paged_open(64 * PAGE);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), *middle = at + 100 * PAGE, *mine, byte;
+
+	write_pages(at, MIB, 'u');
+	CHECK_EQ(uf_pager_unmap(pager, middle, 56 * PAGE), 0);
+	CHECK_EQ(touch_read(middle, &byte), SIGSEGV);
+	CHECK_EQ(touch_read(middle + 55 * PAGE, &byte), SIGSEGV);
+	check_pages(fake.bytes + 100 * PAGE, 100 * PAGE, 56 * PAGE, 'u');
+	check_pages(at, 0, 100 * PAGE, 'u');
+	check_pages(at + 156 * PAGE, 156 * PAGE, 100 * PAGE, 'u');
+	CHECK_EQ(uf_pager_advise(pager, middle, PAGE, UF_PAGER_WILLNEED), -EINVAL);
+	CHECK_EQ(uf_pager_pin(pager, middle, PAGE), -EINVAL);
+	CHECK_EQ(uf_pager_unmap(pager, middle, PAGE), -EINVAL);
+	mine = mmap(middle, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	CHECK(mine == middle);
+	*mine = 'm';
+	/* The end of the first part, and then all that is left. */
+	CHECK_EQ(uf_pager_unmap(pager, at + 90 * PAGE, 10 * PAGE), 0);
+	write_pages(at, 90 * PAGE, 'v');
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
+	check_pages(fake.bytes, 0, 90 * PAGE, 'v');
+	check_pages(fake.bytes + 90 * PAGE, 90 * PAGE, 166 * PAGE, 'u');
+	CHECK_EQ(touch_read(at + 156 * PAGE, &byte), SIGSEGV);
+	CHECK_EQ(*mine, 'm');
+	CHECK_EQ(paged_stats(pager).resident, 0);
+	uf_pager_close(pager);
+	CHECK_EQ(*mine, 'm');
+	uf_store_close(store);
+}
+
+BOTH_WAYS(close_after_a_part, "Closing takes away what was not unmapped, and nothing else.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(64 * PAGE);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), *mine, byte;
+
+	at[0] = at[MIB - 1] = 1;
+	CHECK_EQ(uf_pager_unmap(pager, at + PAGE, PAGE), 0);
+	mine = mmap(at + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	CHECK(mine == at + PAGE);
+	*mine = 'm';
+	uf_pager_close(pager);
+	CHECK_EQ(*mine, 'm');
+	CHECK_EQ(touch_read(at, &byte), SIGSEGV);
+	CHECK_EQ(touch_read(at + MIB - 1, &byte), SIGSEGV);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(mixed_units, "Pages of all units leave and come back beside each other.")
+{
+	static const size_t mixed[] = {4 * KIB, 8 * KIB, 64 * KIB, 128 * KIB, MIB, 2 * MIB};
+	struct uf_pager *pager = paged_open(16 * MIB);
+	struct uf_store *stores[6];
+	char *at[6];
+
+	for (unsigned i = 0; i < 6; i++) {
+		stores[i] = filled_memory(8 * MIB);
+		at[i] = paged_map(pager, stores[i], 0, 8 * MIB, UF_PAGER_SHARED, mixed[i]);
+	}
+	/* Written in pieces that leave the ring at odd places. */
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t piece = 0; piece < 8 * MIB; piece += 512 * KIB)
+			for (unsigned i = 0; i < 6; i++)
+				write_pages(at[i] + piece, 512 * KIB - (i ? 0 : 4 * KIB), (char)('0' + i));
+	for (unsigned i = 0; i < 6; i++)
+		for (uint64_t piece = 0; piece < 8 * MIB; piece += 512 * KIB)
+			check_pages(at[i] + piece, piece, 512 * KIB - 4 * KIB, (char)('0' + i));
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	CHECK(paged_stats(pager).resident <= 16 * MIB);
+	uf_pager_close(pager);
+	for (unsigned i = 0; i < 6; i++)
+		uf_store_close(stores[i]);
+}
+
+/*
+ * Advice and pins.
+ */
+
+/* Pages of [at, at + len) that are in memory. */
+static uint64_t in_memory(const char *at, uint64_t len)
+{
+	uint64_t entry, count = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	CHECK(fd >= 0);
+	for (uint64_t page = 0; page < len; page += PAGE) {
+		CHECK_EQ(pread(fd, &entry, 8, (off_t)(((uintptr_t)at + page) / PAGE * 8)), 8);
+		count += entry >> 63;
+	}
+	close(fd);
+	return count;
+}
+
+BOTH_WAYS(will_need, "WILLNEED reads in the background, as far as the budget goes, and nobody faults on it then.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
+	struct uf_pager_stats stats;
+
+	CHECK_EQ(uf_pager_advise(pager, at + 10, 100 * PAGE, UF_PAGER_WILLNEED), 0);
+	do {
+		stats = paged_stats(pager);
+		sched_yield();
+	} while (stats.ahead < 101 * PAGE);
+	CHECK_EQ(stats.read, 101 * PAGE);
+	while (in_memory(at, MIB) < 101)
+		sched_yield();
+	CHECK(is_content(at, 0, 101 * PAGE));
+	CHECK_EQ(paged_stats(pager).faults, 0);
+	/* More than there is room for. */
+	CHECK_EQ(uf_pager_advise(pager, at, MIB, UF_PAGER_WILLNEED), 0);
+	CHECK(is_content(at, 0, MIB));
+	CHECK(paged_stats(pager).resident <= MIB);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(advice_errors, "Advice that there is not, or for what is not in one mapping, is EINVAL.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
+
+	CHECK_EQ(uf_pager_advise(pager, at, MIB, (enum uf_pager_advice)5), -EINVAL);
+	CHECK_EQ(uf_pager_advise(pager, at, MIB, (enum uf_pager_advice) - 1), -EINVAL);
+	CHECK_EQ(uf_pager_advise(pager, at, MIB + 1, UF_PAGER_WILLNEED), -EINVAL);
+	CHECK_EQ(uf_pager_advise(pager, at, UINT64_MAX, UF_PAGER_WILLNEED), -EINVAL);
+	CHECK_EQ(uf_pager_advise(pager, at, 0, UF_PAGER_WILLNEED), -EINVAL);
+	CHECK_EQ(uf_pager_advise(pager, at - 1, 1, UF_PAGER_DONTNEED), -EINVAL);
+	CHECK_EQ(paged_stats(pager).read, 0);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(read_ahead,
+          "RANDOM reads what was touched, SEQUENTIAL far ahead at once, NORMAL where touches follow one another.")
+{
+	struct uf_store *store = filled_memory(8 * MIB);
+	struct uf_pager *pager = paged_open(16 * MIB);
+	char *at = paged_map(pager, store, 0, 8 * MIB, UF_PAGER_SHARED, 0), byte;
+	uint64_t before;
+
+	CHECK_EQ(uf_pager_advise(pager, at, PAGE, UF_PAGER_RANDOM), 0);
+	for (uint64_t page = 0; page < 64; page++)
+		CHECK_EQ(touch_read(at + page * PAGE, &byte), 0);
+	CHECK_EQ(paged_stats(pager).read, 64 * PAGE);
+	CHECK_EQ(paged_stats(pager).faults, 64);
+	CHECK_EQ(uf_pager_advise(pager, at, PAGE, UF_PAGER_SEQUENTIAL), 0);
+	CHECK_EQ(touch_read(at + MIB, &byte), 0);
+	CHECK(paged_stats(pager).read >= 64 * PAGE + 256 * KIB);
+	CHECK_EQ(uf_pager_advise(pager, at, PAGE, UF_PAGER_NORMAL), 0);
+	before = paged_stats(pager).faults;
+	CHECK(is_content(at + 4 * MIB, 4 * MIB, 2 * MIB));
+	CHECK(paged_stats(pager).faults - before < 64);
+	/* Downwards as well. */
+	before = paged_stats(pager).faults;
+	for (uint64_t page = 8 * MIB / PAGE; page-- > 6 * MIB / PAGE;)
+		CHECK_EQ(touch_read(at + page * PAGE, &byte), 0);
+	CHECK(paged_stats(pager).faults - before < 64);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(dont_need, "DONTNEED loses nothing, and what it names leaves before what it does not.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(2 * MIB);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+
+	CHECK_EQ(uf_pager_advise(pager, at, PAGE, UF_PAGER_RANDOM), 0);
+	write_pages(at, MIB, 'd');
+	CHECK_EQ(uf_pager_advise(pager, at, MIB / 2, UF_PAGER_DONTNEED), 0);
+	while (in_memory(at, MIB / 2) == MIB / 2 / PAGE)
+		for (uint64_t page = MIB; page < 4 * MIB; page += PAGE)
+			CHECK(is_content(at + page, page, 16));
+	check_pages(at, 0, MIB, 'd');
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(pinned_stays, "Pinned pages stay in memory, whatever else is touched, and are counted; others leave.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	uint64_t faults;
+
+	CHECK_EQ(uf_pager_pin(pager, at + PAGE + 10, 64 * PAGE), 0);
+	CHECK_EQ(in_memory(at, MIB), 65);
+	CHECK_EQ(paged_stats(pager).pinned, 65 * PAGE);
+	for (int round = 0; round < 3; round++)
+		CHECK(is_content(at + MIB, MIB, 3 * MIB));
+	CHECK_EQ(in_memory(at, MIB), 65);
+	faults = paged_stats(pager).faults;
+	CHECK(is_content(at + PAGE, PAGE, 65 * PAGE));
+	CHECK_EQ(paged_stats(pager).faults, faults);
+	CHECK_EQ(uf_pager_unpin(pager, at, MIB), 0);
+	CHECK_EQ(paged_stats(pager).pinned, 0);
+	while (in_memory(at, MIB))
+		CHECK(is_content(at + MIB, MIB, 3 * MIB));
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(pin_errors, "What would leave too little for the others cannot be pinned, and then nothing is.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+
+	CHECK_EQ(uf_pager_pin(pager, at, 0), -EINVAL);
+	CHECK_EQ(uf_pager_pin(pager, at, 4 * MIB + 1), -EINVAL);
+	CHECK_EQ(uf_pager_pin(pager, at, 4 * MIB), -ENOMEM);
+	CHECK_EQ(uf_pager_pin(pager, at, MIB - MIB / 8 + PAGE), -ENOMEM);
+	CHECK_EQ(paged_stats(pager).pinned, 0);
+	CHECK_EQ(uf_pager_pin(pager, at, MIB - MIB / 8), 0);
+	CHECK_EQ(uf_pager_pin(pager, at + 2 * MIB, PAGE), -ENOMEM);
+	CHECK_EQ(paged_stats(pager).pinned, MIB - MIB / 8);
+	CHECK(is_content(at, 0, 4 * MIB));
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
+	CHECK_EQ(paged_stats(pager).pinned, 0);
+	CHECK_EQ(uf_pager_pin(pager, at + 2 * MIB, PAGE), 0);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
