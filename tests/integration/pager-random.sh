@@ -30,7 +30,7 @@ done
 cmp "$dir/table" "$dir/before"
 
 "$program" --seconds 1 "file:$dir/table" >"$dir/said"
-grep -q '^[0-9]* reads in 1\.' "$dir/said"
+grep -q '^[0-9]* reads in [1-9]' "$dir/said"
 
 fails() { # TEXT ARGUMENT...
 	local text=$1
