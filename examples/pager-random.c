@@ -284,7 +284,8 @@ int main(int argc, char **argv)
 	int err = uf_pager_open(&pager, &opts);
 
 	if (err)
-		die("no pager ('userfault probe' tells what there is; a budget is at least 8 pages)", err);
+		die(err == -EINVAL ? "a budget is at least 8 pages" : "no userfaultfd ('userfault probe' tells why)",
+		    err);
 	read_and_tell(pager, map(pager, store, &settings), uf_store_size(store) / sizeof(uint64_t), &settings);
 	print_stats(pager);
 	uf_pager_close(pager);

@@ -267,10 +267,12 @@ int main(int argc, char **argv)
 	int status = 0, err = uf_pager_open(&pager, &opts);
 
 	if (err)
-		die("no pager ('userfault probe' tells what there is; a budget is at least 8 pages)", err);
+		die(err == -EINVAL ? "a budget is at least 8 pages" : "no userfaultfd ('userfault probe' tells why)",
+		    err);
 	err = uf_pager_map(pager, &memory, store, 0, uf_store_size(store), UF_PAGER_SHARED, settings.unit);
 	if (err)
-		die("cannot map (a unit is a power of two, and at most an eighth of the budget)", err);
+		die(err == -EINVAL ? "a unit is a power of two, and at most an eighth of the budget" : "cannot map",
+		    err);
 	if (settings.verify)
 		before = sum_up(memory, count);
 	sort(memory, count);

@@ -159,7 +159,8 @@ int main(int argc, char **argv)
 	int err = uf_pager_open(&pager, &opts);
 
 	if (err)
-		die("no pager ('userfault probe' tells what there is; a budget is at least 8 pages)", err);
+		die(err == -EINVAL ? "a budget is at least 8 pages" : "no userfaultfd ('userfault probe' tells why)",
+		    err);
 	printf("%llu\n", (unsigned long long)count_store(pager, store));
 	print_stats(pager);
 	uf_pager_close(pager);
