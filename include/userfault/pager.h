@@ -147,10 +147,9 @@ int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pa
 /*
  * uf_pager_pin - bring pages into memory and keep them there
  *
- * Then system calls can read them, and reads cost nothing; the first write to one after each flush is noticed as ever. A flag of a page,
- * not a count: one uf_pager_unpin() ends it. -ENOMEM: less than 8 units, or an eighth, of the budget would be left for the others, if none
- * of these pages were pinned yet; -EIO: the store cannot read one. Then none of these pages is pinned, also if it was. -EINVAL: not in
- * one mapping.
+ * Then system calls can use them, and touches cost nothing; but for the instant in which a flush copies a page. Where they can be written to
+ * they count as written while they are pinned. A flag of a page, not a count. -ENOMEM: less than 8 units, or an eighth, of the budget would
+ * be left for the others; -EIO or what the store answered: nothing is pinned then.
  */
 int uf_pager_pin(struct uf_pager *pager, void *addr, uint64_t len);
 int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len);

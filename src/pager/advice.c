@@ -121,27 +121,67 @@ static void change_pinned(struct uf_pager *pager, uint64_t start, uint64_t len, 
 	session_leave(&pager->session, before);
 }
 
+/*
+ * Marks what is not pinned yet; *fresh: a byte for each page, 1 if it was. With the gate closed, so that two who pin do not take the same
+ * room, and nobody evicts a page that he has looked at before.
+ */
+static int mark_fresh(struct uf_pager *pager, const struct mapping *mapping, uint64_t start, uint64_t len, char *fresh)
+{
+	signal_mask before = session_change_begin(&pager->session);
+	uint64_t left = 8 * atomic_load(&pager->largest_unit), wanted = 0;
+	struct space_range range;
+	int err = 0;
+
+	for (uint64_t at = start; at < start + len; at += mapping->unit)
+		if (space_find(pager->session.space, at, &range) && mapping_of(&range) == mapping &&
+		    !(atomic_load(state_at(&range, at)) & SPACE_PINNED)) {
+			fresh[(at - start) / mapping->unit] = 1;
+			wanted += mapping->unit;
+		}
+	if (left < pager->budget / 8)
+		left = pager->budget / 8;
+	if (atomic_load(&pager->pinned) + wanted + left > pager->budget)
+		err = -ENOMEM;
+	else
+		for_pages(pager, start, len, mark_pinned);
+	session_change_end(&pager->session, before);
+	return err;
+}
+
+/* Where they are written to as well, they are let be: a system call is not served there as a touch is. */
+static int bring_pinned(struct uf_pager *pager, const struct mapping *mapping, uint64_t start, uint64_t len)
+{
+	int err = 0;
+
+	will_need(pager, start, len, true);
+	for (uint64_t at = start; !err && at < start + len; at += mapping->unit)
+		err = session_fault(&pager->session, at, false);
+	for (uint64_t at = start; !err && mapping->source.writable && at < start + len; at += mapping->unit)
+		err = session_fault(&pager->session, at, true);
+	return err;
+}
+
 int uf_pager_pin(struct uf_pager *pager, void *addr, uint64_t len)
 {
-	uint64_t start, left;
+	uint64_t start;
 	struct mapping *mapping = find(pager, addr, &start, &len);
-	int err = 0;
+	char *fresh;
+	int err;
 
 	if (!mapping)
 		return -EINVAL;
-	left = 8 * atomic_load(&pager->largest_unit);
-	if (left < pager->budget / 8)
-		left = pager->budget / 8;
-	if (len > pager->budget || atomic_load(&pager->pinned) + len + left > pager->budget)
+	fresh = calloc(len / mapping->unit, 1);
+	if (!fresh)
 		return -ENOMEM;
 	/* First marked, so that what is there stays while the rest comes. */
-	change_pinned(pager, start, len, true);
-	will_need(pager, start, len, true);
-	session_settle(&pager->session);
-	for (uint64_t at = start; !err && at < start + len; at += mapping->unit)
-		err = session_fault(&pager->session, at, false);
-	if (err)
-		change_pinned(pager, start, len, false);
+	err = mark_fresh(pager, mapping, start, len, fresh);
+	if (!err) {
+		err = bring_pinned(pager, mapping, start, len);
+		for (uint64_t at = start; err && at < start + len; at += mapping->unit)
+			if (fresh[(at - start) / mapping->unit])
+				change_pinned(pager, at, mapping->unit, false);
+	}
+	free(fresh);
 	return err;
 }
 

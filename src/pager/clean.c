@@ -188,7 +188,9 @@ static bool claim_victim(const struct space_range *range, uint64_t addr, bool *d
 		return false;
 	}
 	*dirty = page_state(byte) == SPACE_DIRTY;
-	return session_claim(state, page_state(byte), SPACE_LEAVING);
+	/* Only as it was seen: it may be pinned in between. Acquire as in session_claim(). */
+	return atomic_compare_exchange_strong_explicit(state, &byte, (uint8_t)((byte & ~SPACE_STATE) | SPACE_LEAVING),
+	                                               memory_order_acquire, memory_order_relaxed);
 }
 
 /* Passes over bytes that are all zero, which no page in memory has, eight at a time. */
@@ -691,19 +693,25 @@ struct batch {
 	uint64_t copied;
 };
 
-/* A dirty page, claimed: copied as it is at this moment, and clean from now on. */
+/*
+ * A dirty page, claimed: copied as it is at this moment, and clean from now on. One that is pinned is let be for system calls again at
+ * once, and so stays dirty.
+ */
 static int copy_dirty(struct uf_pager *pager, const struct space_range *range, uint64_t addr, struct batch *batch)
 {
 	_Atomic uint8_t *state = state_at(range, addr);
 	char *to = pager->copies + batch->copied;
-	int err = uf_writeprotect(pager->session.uf, pointer(addr), range->unit, UFFDIO_WRITEPROTECT_MODE_WP);
+	struct uf *uf = pager->session.uf;
+	bool stays = atomic_load(state) & SPACE_PINNED;
+	int err = uf_writeprotect(uf, pointer(addr), range->unit, UFFDIO_WRITEPROTECT_MODE_WP);
 
 	if (!err) {
 		memcpy(to, pointer(addr), range->unit);
 		batch->copied += range->unit;
 		add_piece(&batch->writing, range, addr, to);
+		stays = stays && !uf_writeprotect(uf, pointer(addr), range->unit, 0);
 	}
-	session_release(&pager->session, state, err ? SPACE_DIRTY : SPACE_CLEAN, 0, 0);
+	session_release(&pager->session, state, err || stays ? SPACE_DIRTY : SPACE_CLEAN, 0, 0);
 	return err;
 }
 

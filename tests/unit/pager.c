@@ -668,3 +668,46 @@ BOTH_WAYS(pin_errors, "What would leave too little for the others cannot be pinn
 	uf_pager_close(pager);
 	uf_store_close(store);
 }
+BOTH_WAYS(pin_twice, "A pin is a flag: a page that is pinned already takes no more room.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+
+	CHECK_EQ(uf_pager_pin(pager, at, MIB / 2), 0);
+	CHECK_EQ(uf_pager_pin(pager, at, MIB / 2), 0);
+	CHECK_EQ(uf_pager_pin(pager, at + MIB / 4, MIB / 2), 0);
+	CHECK_EQ(paged_stats(pager).pinned, MIB / 4 * 3);
+	/* What was pinned before stays so. */
+	CHECK_EQ(uf_pager_pin(pager, at, MIB), -ENOMEM);
+	CHECK_EQ(paged_stats(pager).pinned, MIB / 4 * 3);
+	CHECK_EQ(uf_pager_unpin(pager, at, MIB / 2), 0);
+	CHECK_EQ(paged_stats(pager).pinned, MIB / 4);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(system_calls_on_pins,
+          "System calls read from pinned pages, and write to them, in every way; also after a flush.")
+{
+	static const unsigned kinds[] = {UF_PAGER_SHARED, UF_PAGER_PRIVATE};
+
+	for (int kind = 0; kind < 2; kind++) {
+		struct uf_store *store = filled_memory(4 * MIB);
+		struct uf_pager *pager = paged_open(MIB);
+		char *at = paged_map(pager, store, 0, 4 * MIB, kinds[kind], 0);
+
+		CHECK_EQ(uf_pager_pin(pager, at, 32 * PAGE), 0);
+		for (int round = 0; round < 3; round++) {
+			for (int i = 0; i < 16; i++)
+				through_pipe(at + i * PAGE, at + (16 + i) * PAGE, PAGE, 0);
+			CHECK(is_content(at + 16 * PAGE, 0, 16 * PAGE));
+			CHECK(is_content(at + MIB, MIB, 3 * MIB));
+			CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+			CHECK(is_content(at + MIB, MIB, 3 * MIB));
+			memset(at + 16 * PAGE, 0, 16 * PAGE);
+		}
+		uf_pager_close(pager);
+		uf_store_close(store);
+	}
+}
