@@ -99,8 +99,10 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
                     struct fill *fill)
 {
 	_Atomic uint8_t *state = state_at(range, addr);
-	uint64_t start, end;
+	uint64_t start, end, limit = range->start + range->len;
 
+	/* Touches may go on in what lies behind the range, which is another one's. */
+	more = more < limit ? (more + range->unit - 1) & ~(range->unit - 1) : limit;
 	fill_window(session, range, addr, &start, &end);
 	more = within(range, more);
 	if (end < more)

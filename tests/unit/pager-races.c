@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT
+/* Pagers when several things happen at once, in an order that the test makes where it can. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "support/paged.h"
+
+#define PAGE 4096u
+#define KIB  ((uint64_t)1 << 10)
+#define MIB  ((uint64_t)1 << 20)
+
+/* A thread that touches one byte: what it read, and the signal that this raised. */
+struct toucher {
+	struct sleeper sleeper;
+	const char *at;
+	char byte;
+	int sig;
+};
+
+static void *touch(void *arg)
+{
+	struct toucher *toucher = arg;
+
+	sleeper_here(&toucher->sleeper);
+	toucher->sig = touch_read(toucher->at, &toucher->byte);
+	return NULL;
+}
+
+static void start_touch(struct toucher *toucher, const char *at)
+{
+	*toucher = (struct toucher){.at = at};
+	CHECK_EQ(pthread_create(&toucher->sleeper.thread, NULL, touch, toucher), 0);
+}
+
+static void end_touch(struct toucher *toucher)
+{
+	pthread_join(toucher->sleeper.thread, NULL);
+}
+
+/*
+ * Touches that come together: the loop is kept busy until all of them are there, and then finds them at once. Inline there is nothing
+ * to be merged.
+ */
+static void touch_together(struct uf_pager *pager, struct toucher *touchers, const char *const *at, unsigned count)
+{
+	struct fake busy;
+	struct uf_store *store = fake_open(&busy, MIB, FAKE_TRIES);
+	char *apart = paged_map(pager, store, 0, MIB, UF_PAGER_READ_ONLY, 0);
+	struct toucher first;
+
+	atomic_store(&busy.try_held, true);
+	start_touch(&first, apart);
+	if (paged_way == UF_PAGER_THREAD)
+		wait_until(&busy.try_waiting, 1);
+	for (unsigned i = 0; i < count; i++) {
+		start_touch(&touchers[i], at[i]);
+		if (paged_way == UF_PAGER_THREAD)
+			sleeper_wait(&touchers[i].sleeper);
+	}
+	atomic_store(&busy.try_held, false);
+	for (unsigned i = 0; i < count; i++)
+		end_touch(&touchers[i]);
+	end_touch(&first);
+	CHECK_EQ(first.byte, paged_content(0));
+	CHECK_EQ(uf_pager_unmap(pager, apart, MIB), 0);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(touches_across_units,
+          "Touches that come together, on both sides of the border of two units, bring both and no more.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 64 * KIB);
+	const char *both[] = {at + 64 * KIB - PAGE, at + 64 * KIB, at + 192 * KIB - PAGE, at + 192 * KIB};
+	struct toucher touchers[4];
+
+	touch_together(pager, touchers, both, 4);
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_EQ(touchers[i].byte, paged_content((uint64_t)(both[i] - at)));
+	CHECK(is_content(at, 0, MIB));
+	CHECK_EQ(paged_stats(pager).resident % (64 * KIB), 0);
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
+	while (paged_stats(pager).resident)
+		sched_yield();
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+/* Two mappings side by side, the second from another place of its store; NULL when the system has put them apart. */
+static char *map_neighbours(struct uf_pager *pager, struct uf_store *a, struct uf_store *b)
+{
+	/* The second falls into the hole that is left in the first, once there is no other. */
+	char *whole = paged_map(pager, a, 0, 64 * PAGE, UF_PAGER_SHARED, 0), *hole = whole + 30 * PAGE, *other, *p;
+
+	CHECK_EQ(uf_pager_unmap(pager, hole, 5 * PAGE), 0);
+	for (int i = 0; i < 20000; i++) {
+		p = mmap(NULL, 5 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (p == hole)
+			break;
+	}
+	munmap(p, 5 * PAGE);
+	other = paged_map(pager, b, 100 * PAGE, 4 * PAGE, UF_PAGER_SHARED, 0);
+	return other == hole ? whole : NULL;
+}
+
+BOTH_WAYS(touches_across_mappings,
+          "Touches that come together, on both sides of a border of two mappings, bring each its own.")
+{
+	struct uf_store *a = filled_memory(MIB), *b = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(MIB);
+	struct toucher touchers[4];
+	char *at = map_neighbours(pager, a, b);
+
+	/* The user engine maps beside it what it needs itself. */
+	if (!at && !strcmp(test_engine, "user"))
+		return;
+	CHECK(at);
+	{
+		const char *pages[] = {at + 28 * PAGE, at + 29 * PAGE, at + 30 * PAGE, at + 31 * PAGE};
+
+		touch_together(pager, touchers, pages, 4);
+	}
+	CHECK_EQ(touchers[0].byte, paged_content(28 * PAGE));
+	CHECK_EQ(touchers[1].byte, paged_content(29 * PAGE));
+	CHECK_EQ(touchers[2].byte, paged_content(100 * PAGE));
+	CHECK_EQ(touchers[3].byte, paged_content(101 * PAGE));
+	CHECK(is_content(at, 0, 30 * PAGE) && is_content(at + 30 * PAGE, 100 * PAGE, 4 * PAGE));
+	CHECK(is_content(at + 35 * PAGE, 35 * PAGE, 29 * PAGE));
+	uf_pager_close(pager);
+	uf_store_close(a);
+	uf_store_close(b);
+}
+
+/*
+ * Too little room.
+ */
+
+struct hammer {
+	pthread_t thread;
+	char *at;
+	uint64_t len;
+	unsigned seed, touches;
+	_Atomic bool *end;
+};
+
+static void *hammer(void *arg)
+{
+	struct hammer *hammer = arg;
+
+	for (unsigned i = 0; !hammer->end ? i < hammer->touches : !atomic_load(hammer->end); i++) {
+		uint64_t page = (uint64_t)rand_r(&hammer->seed) % (hammer->len / PAGE) * PAGE;
+
+		CHECK_EQ(hammer->at[page + 1], paged_content(page + 1));
+		if (rand_r(&hammer->seed) % 2)
+			hammer->at[page] = (char)i;
+	}
+	return NULL;
+}
+
+static void start_hammers(struct hammer *hammers, unsigned count, char *at, uint64_t len, unsigned touches,
+                          _Atomic bool *end)
+{
+	for (unsigned i = 0; i < count; i++) {
+		hammers[i] = (struct hammer){.at = at, .len = len, .seed = i + 1, .touches = touches, .end = end};
+		CHECK_EQ(pthread_create(&hammers[i].thread, NULL, hammer, &hammers[i]), 0);
+	}
+}
+
+static void end_hammers(struct hammer *hammers, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		pthread_join(hammers[i].thread, NULL);
+}
+
+BOTH_WAYS(never_above, "At no moment more is resident than the budget, and what is in memory is no more than that.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(64 * PAGE);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	_Atomic bool end = false;
+	struct hammer hammers[4];
+
+	start_hammers(hammers, 4, at, 4 * MIB, 0, &end);
+	for (int i = 0; i < 500; i++) {
+		if (i % 50 == 0)
+			CHECK_EQ(uf_pager_advise(pager, at, MIB, UF_PAGER_WILLNEED), 0);
+		CHECK(paged_stats(pager).resident <= 64 * PAGE);
+		sched_yield();
+	}
+	atomic_store(&end, true);
+	end_hammers(hammers, 4);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+/*
+ * Mappings that end while others are busy.
+ */
+
+BOTH_WAYS(unmap_during_prefetch, "A mapping can end while its pages are on their way.")
+{
+	for (int round = 0; round < 20; round++) {
+		struct fake fake;
+		struct uf_store *store = fake_open(&fake, 4 * MIB, 0), *other = filled_memory(MIB);
+		struct uf_pager *pager = paged_open(8 * MIB);
+		char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0), *there;
+
+		there = paged_map(pager, other, 0, MIB, UF_PAGER_SHARED, 0);
+		atomic_store(&fake.held, round % 2);
+		CHECK_EQ(uf_pager_advise(pager, at, 4 * MIB, UF_PAGER_WILLNEED), 0);
+		if (round % 2)
+			wait_until(&fake.waiting, 1);
+		/* Parts can go at once, for the rest of the mapping is still there. */
+		CHECK_EQ(uf_pager_unmap(pager, at, MIB / 2), 0);
+		CHECK_EQ(uf_pager_unmap(pager, at + MIB, 3 * MIB), 0);
+		CHECK(is_content(there, 0, MIB));
+		atomic_store(&fake.held, false);
+		CHECK(is_content(at + MIB / 2, MIB / 2, MIB / 2));
+		CHECK_EQ(uf_pager_unmap(pager, at + MIB / 2, MIB / 2), 0);
+		uf_store_close(store);
+		CHECK_EQ(uf_pager_unmap(pager, there, MIB), 0);
+		CHECK_EQ(paged_stats(pager).resident, 0);
+		uf_pager_close(pager);
+		uf_store_close(other);
+	}
+}
+
+/*
+ * Pins, signals, and flushes against evictions.
+ */
+
+BOTH_WAYS(pins_against_evictions,
+          "A page that was pinned is not taken away, whenever that was: a system call finds it.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(64 * PAGE);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC), zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	_Atomic bool end = false;
+	struct hammer hammers[3];
+	unsigned seed = 9;
+	char name[32];
+	int memory;
+
+	snprintf(name, sizeof(name), "pins");
+	memory = memfd_create(name, MFD_CLOEXEC);
+	start_hammers(hammers, 3, at, 4 * MIB, 0, &end);
+	for (int i = 0; i < 400; i++) {
+		char *page = at + (uint64_t)rand_r(&seed) % 1000 * PAGE;
+
+		CHECK_EQ(uf_pager_pin(pager, page, 3 * PAGE), 0);
+		CHECK_EQ(pwrite(memory, page, 3 * PAGE, 0) < 0 ? -errno : 0, 0);
+		/* The first byte of each page is anybody's. */
+		for (int k = 0; k < 3; k++)
+			CHECK_EQ(read(zero, page + k * PAGE, 1) < 0 ? -errno : 0, 0);
+		CHECK_EQ(uf_pager_unpin(pager, page, 3 * PAGE), 0);
+	}
+	atomic_store(&end, true);
+	end_hammers(hammers, 3);
+	CHECK_EQ(paged_stats(pager).pinned, 0);
+	close(fd);
+	close(zero);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+struct writer {
+	pthread_t thread;
+	struct uf_pager *pager;
+	struct fake *fake;
+	char *at;
+	unsigned number;
+};
+
+/* Its own pages; the store's copy has at least what was written before each flush. */
+static void *write_and_flush(void *arg)
+{
+	struct writer *writer = arg;
+	unsigned seed = writer->number + 1;
+
+	for (unsigned version = 1; version <= 60; version++) {
+		uint64_t pages[24];
+
+		for (int i = 0; i < 24; i++) {
+			pages[i] = ((uint64_t)rand_r(&seed) % 64 * 4 + writer->number) * PAGE;
+			*(volatile unsigned *)(void *)(writer->at + pages[i]) = version;
+		}
+		CHECK_EQ(uf_pager_flush(writer->pager, NULL, 0), 0);
+		for (int i = 0; i < 24; i++)
+			CHECK_EQ(*(volatile unsigned *)(void *)(writer->fake->bytes + pages[i]), version);
+	}
+	return NULL;
+}
+
+BOTH_WAYS(flush_misses_nothing,
+          "What was written before a flush is on the store after it, also what just left or came back.")
+{
+	/* Large enough for pages to rest. */
+	struct uf_pager *pager = paged_open(256 * PAGE);
+	struct fake fake, other;
+	struct uf_store *store = fake_open(&fake, MIB, FAKE_IN_SIGNAL),
+			*rest = fake_open(&other, 4 * MIB, FAKE_IN_SIGNAL);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
+	char *busy = paged_map(pager, rest, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	_Atomic bool end = false;
+	struct hammer hammers[2];
+	struct writer writers[4];
+
+	start_hammers(hammers, 2, busy, 4 * MIB, 0, &end);
+	for (unsigned i = 0; i < 4; i++) {
+		writers[i] = (struct writer){.pager = pager, .fake = &fake, .at = at, .number = i};
+		CHECK_EQ(pthread_create(&writers[i].thread, NULL, write_and_flush, &writers[i]), 0);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(writers[i].thread, NULL);
+	atomic_store(&end, true);
+	end_hammers(hammers, 2);
+	uf_pager_close(pager);
+	uf_store_close(store);
+	uf_store_close(rest);
+}
