@@ -13,6 +13,7 @@
 #include "pager/pager.h"
 #include "store/store.h"
 #include "uffd/engine.h"
+#include "uffd/user/layout.h"
 
 #define KINDS (UF_PAGER_READ_ONLY | UF_PAGER_PRIVATE | UF_PAGER_SHARED)
 /* What lies between the resting pages that may be, and the end of their ring: room for what is just being taken out. */
@@ -467,7 +468,8 @@ static int cut(struct uf_pager *pager, struct mapping *mapping, uint64_t start, 
 		return err;
 	clean_forget(pager, start, len);
 	uf_unregister(pager->session.uf, (void *)(uintptr_t)start, len);
-	munmap((void *)(uintptr_t)start, len);
+	/* The user engine must know: what is poisoned outlives the registration, but not the memory. */
+	user_layout_munmap(start, len);
 	budget_dismiss(pager, present);
 	atomic_fetch_sub(&pager->pinned, pinned);
 	mapping->mapped -= len;
