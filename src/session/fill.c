@@ -127,7 +127,8 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	fill->addr = fill->demand = addr;
 	fill->demand_len = range->unit;
 	fill->write = write;
-	fill->again = false;
+	fill->lost = false;
+	fill->until = 0;
 	fill->saved = atomic_load_explicit(state, memory_order_relaxed) & SPACE_SAVED;
 	extend(fill, start, end);
 	if (more > addr + range->unit)
@@ -228,12 +229,18 @@ static void release_run(struct fill *fill, uint64_t from, uint64_t to, enum spac
 		session_release(fill->session, state_at(&fill->range, at), state, set, SPACE_ACTIVE | SPACE_AHEAD);
 }
 
+/* What pages are that could not be had. */
+static enum space_page without(const struct fill *fill)
+{
+	return fill->lost ? SPACE_LOST : SPACE_MISSING;
+}
+
 /* Whose pages could not be put in place: they are as they were. */
 static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 {
 	struct session *session = fill->session;
 
-	release_run(fill, from, to, SPACE_MISSING, 0);
+	release_run(fill, from, to, without(fill), 0);
 	dismiss(session, to - from);
 	if (err == -ESRCH) {
 		atomic_store(&session->gone, true);
@@ -321,7 +328,7 @@ void fill_place(struct fill *fill)
 
 void fill_abandon(struct fill *fill)
 {
-	release_run(fill, fill->addr, fill->addr + fill->len, SPACE_MISSING, 0);
+	release_run(fill, fill->addr, fill->addr + fill->len, without(fill), 0);
 	dismiss(fill->session, fill->len);
 	buffers_give(&fill->session->buffers, fill->buffer);
 }
@@ -423,14 +430,15 @@ static void lose(struct fill *part, int err)
 
 		dismiss(session, part->range.unit);
 		if (!demanded(part, at)) {
-			session_release(session, state, SPACE_MISSING, 0, 0);
+			session_release(session, state, without(part), 0, 0);
 		} else if (!session->options.ops->failed(session->options.arg, &part->range, at, err)) {
 			session_release(session, state, SPACE_MISSING, SPACE_WAITED, 0);
 			session_post(session, at, part->write, true);
 		} else {
 			add(&session->stats.poisoned, part->range.unit);
-			session_release(session, state, SPACE_LOST, 0, 0);
+			/* Once it is LOST somebody may bring it again. */
 			fill_poison(session, at, part->range.unit);
+			session_release(session, state, SPACE_LOST, 0, 0);
 		}
 	}
 }
@@ -472,29 +480,39 @@ static void place_of(struct fill *part, int err)
 }
 
 /*
- * The same for one page that somebody waits for, alone: a bad one beside it is not its fault. Others that are waited for are looked at again
- * each for itself. True: it is to be submitted again.
+ * What could not be read at once is read unit by unit, if it was asked for: a bad page is not its neighbours' fault. What was not
+ * asked for is given back. False: it is one unit already, or nobody has asked.
  */
-static bool retry_demand(struct fill *fill)
+static bool take_apart(struct fill *fill)
 {
-	uint64_t from = fill->addr, end = fill->addr + fill->len;
-	uint64_t unit = fill->range.unit;
+	uint64_t from = fill->demand, to = fill->demand + fill->demand_len, unit = fill->range.unit;
 
-	if (!fill->demand_len || fill->len == unit)
+	if (fill->lost && !fill->demand_len) {
+		from = fill->addr;
+		to = fill->addr + fill->len;
+	}
+	if (fill->until || fill->len == unit || from == to)
 		return false;
-	for (uint64_t at = from; at < end; at += unit) {
+	for (uint64_t at = fill->addr; at < fill->addr + fill->len; at += unit) {
 		struct space_range range;
 
-		if (at == fill->demand)
+		if (at >= from && at < to)
 			continue;
 		dismiss(fill->session, unit);
 		if (still_there(fill, at, &range))
 			session_release(fill->session, state_at(&range, at), SPACE_MISSING, 0, 0);
-		if (demanded(fill, at))
-			session_post(fill->session, at, fill->write, false);
 	}
-	fill->addr = fill->demand;
-	fill->len = fill->demand_len = unit;
+	fill->addr = from;
+	fill->len = unit;
+	fill->until = to;
+	return true;
+}
+
+static bool next_unit(struct fill *fill)
+{
+	if (fill->addr + fill->len >= fill->until)
+		return false;
+	fill->addr += fill->len;
 	return true;
 }
 
@@ -503,14 +521,14 @@ static void complete(struct uf_store_request *request)
 	struct fill *fill = (struct fill *)request;
 	struct session *session = fill->session;
 	signal_mask before = session_enter(session);
-	bool again = request->result && retry_demand(fill);
+	bool again = request->result && take_apart(fill);
 
 	if (!again && request->result)
 		for_parts(fill, lose, request->result);
 	else if (!again)
 		for_parts(fill, place_of, 0);
 	session_leave(session, before);
-	if (again) {
+	if (again || next_unit(fill)) {
 		fill_submit(fill);
 		return;
 	}

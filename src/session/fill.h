@@ -19,7 +19,8 @@ struct fill {
 	uint64_t start_ns;           /* when the fault was noticed */
 	bool write;                  /* the demand is a write */
 	bool saved;                  /* from aside */
-	bool again;                  /* lost pages are tried again */
+	bool lost;                   /* they were LOST, and are again if they cannot be had */
+	uint64_t until;              /* one unit at a time up to there, since all at once could not be read; or 0 */
 	char *buffer;
 };
 

@@ -59,15 +59,13 @@ void session_count_latency(struct session *session, uint64_t start_ns)
  * Before it is asked for.
  */
 
-/* A page that may be brought: MISSING, and with `again` also LOST. It is FILLING then. */
-static bool take(_Atomic uint8_t *state, bool saved, bool again)
+/* A page that may be brought together with others: as MISSING as they, or as LOST. It is FILLING then. */
+static bool take(_Atomic uint8_t *state, bool saved, bool lost)
 {
 	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
-	bool lost = page_state(byte) == SPACE_LOST;
+	enum space_page from = lost ? SPACE_LOST : SPACE_MISSING;
 
-	if (!(byte & SPACE_SAVED) == saved || !(page_state(byte) == SPACE_MISSING || (lost && again)))
-		return false;
-	return session_claim(state, page_state(byte), SPACE_FILLING);
+	return !(byte & SPACE_SAVED) != saved && page_state(byte) == from && session_claim(state, from, SPACE_FILLING);
 }
 
 /*
@@ -95,9 +93,9 @@ static int gather(struct session *session, const struct space_range *range, uint
 		.addr = at,
 		.demand = at,
 		.saved = byte & SPACE_SAVED,
-		.again = again,
+		.lost = page_state(byte) == SPACE_LOST,
 	};
-	while (fill->len < room && take(state_at(range, at + fill->len), fill->saved, again))
+	while (fill->len < room && take(state_at(range, at + fill->len), fill->saved, fill->lost))
 		fill->len += range->unit;
 	if (room > fill->len)
 		session->options.ops->dismiss(session->options.arg, room - fill->len);

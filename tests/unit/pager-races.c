@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -133,6 +134,29 @@ BOTH_WAYS(touches_across_mappings,
 	uf_pager_close(pager);
 	uf_store_close(a);
 	uf_store_close(b);
+}
+
+BOTH_WAYS(bad_neighbour,
+          "A page that cannot be read is lost alone, also when its neighbours are touched together with it.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, MIB, 0);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
+	const char *pages[] = {at + 4 * PAGE, at + 5 * PAGE, at + 6 * PAGE, at + 7 * PAGE};
+	struct toucher touchers[4];
+
+	fake_script(&fake, 5 * PAGE, PAGE, FAKE_BAD_READ);
+	touch_together(pager, touchers, pages, 4);
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK_EQ(touchers[i].sig, i == 1 ? SIGBUS : 0);
+		if (i != 1)
+			CHECK_EQ(touchers[i].byte, paged_content((4 + i) * PAGE));
+	}
+	CHECK_EQ(paged_stats(pager).poisoned, PAGE);
+	CHECK_EQ(paged_failures, 1);
+	uf_pager_close(pager);
+	uf_store_close(store);
 }
 
 /*
