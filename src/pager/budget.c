@@ -61,8 +61,11 @@ uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, bool must)
 	uint64_t limit = must ? pager->budget : pager->evict_above;
 	uint64_t room = try_admit(pager, bytes, unit, limit);
 
-	if (!room && must && !pager->session.options.inline_faults) {
-		/* The loop holds the fault, and is rung when there is room: said first, and then looked at again. */
+	if (!room && must) {
+		/*
+		 * The loop holds the fault, inline too where only it can read; and is rung when there is room: said first, and then looked at
+		 * again.
+		 */
 		atomic_fetch_or(&pager->room_wanted, LOOP_WAITS);
 		room = try_admit(pager, bytes, unit, limit);
 	}

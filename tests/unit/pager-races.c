@@ -200,6 +200,35 @@ static void end_hammers(struct hammer *hammers, unsigned count)
 		pthread_join(hammers[i].thread, NULL);
 }
 
+static void few_pages(struct uf_store *store, unsigned flags, size_t unit)
+{
+	struct uf_pager *pager = paged_open(8 * unit);
+	char *at = paged_map(pager, store, 0, 64 * unit, flags, unit);
+	struct hammer hammers[32];
+
+	start_hammers(hammers, 32, at, 64 * unit, 100, NULL);
+	end_hammers(hammers, 32);
+	CHECK(paged_stats(pager).resident <= 8 * unit);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(few_pages_many_threads, "Eight pages are enough for any number of threads, whatever the store can do.")
+{
+	static const size_t units[] = {4 * KIB, 64 * KIB};
+	const char *path;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct fake fakes[3];
+
+		few_pages(filled_memory(64 * units[i]), UF_PAGER_SHARED, units[i]);
+		few_pages(filled_file(64 * units[i], &path), UF_PAGER_PRIVATE, units[i]);
+		few_pages(fake_open(&fakes[0], 64 * units[i], 0), UF_PAGER_SHARED, units[i]);
+		few_pages(fake_open(&fakes[1], 64 * units[i], FAKE_IN_SIGNAL), UF_PAGER_SHARED, units[i]);
+		few_pages(fake_open(&fakes[2], 64 * units[i], FAKE_TRIES), UF_PAGER_PRIVATE, units[i]);
+	}
+}
+
 BOTH_WAYS(never_above, "At no moment more is resident than the budget, and what is in memory is no more than that.")
 {
 	struct uf_store *store = filled_memory(4 * MIB);
