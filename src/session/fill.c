@@ -379,16 +379,18 @@ void fill_poison(struct session *session, uint64_t addr, uint64_t unit)
  * In the background.
  */
 
-void fill_count(struct session *session)
+/* Inside the gate, so that a phase does not end in between. */
+void fill_begin(struct fill *fill)
 {
-	atomic_fetch_add_explicit(&session->in_flight, 1, memory_order_relaxed);
+	fill->phase = fill->session->phase;
+	atomic_fetch_add_explicit(&fill->session->in_flight[fill->phase], 1, memory_order_relaxed);
 }
 
-static void leave_flight(struct session *session)
+static void leave_flight(struct session *session, unsigned phase)
 {
 	/* Release: whoever settles sees what came of it. The session may be gone before it is woken: only addresses are compared. */
-	if (atomic_fetch_sub_explicit(&session->in_flight, 1, memory_order_release) == 1)
-		futex_wake(&session->in_flight, INT_MAX);
+	if (atomic_fetch_sub_explicit(&session->in_flight[phase], 1, memory_order_release) == 1)
+		futex_wake(&session->in_flight[phase], INT_MAX);
 }
 
 /* What is still ours of what it fetched: the layout may have changed meanwhile. */
@@ -522,6 +524,7 @@ static void complete(struct uf_store_request *request)
 	struct session *session = fill->session;
 	signal_mask before = session_enter(session);
 	bool again = request->result && take_apart(fill);
+	unsigned phase;
 
 	if (!again && request->result)
 		for_parts(fill, lose, request->result);
@@ -535,8 +538,9 @@ static void complete(struct uf_store_request *request)
 	if (fill->demand_len && fill->start_ns && !request->result)
 		session_count_latency(session, fill->start_ns);
 	buffers_give(&session->buffers, fill->buffer);
+	phase = fill->phase;
 	free(fill);
-	leave_flight(session);
+	leave_flight(session, phase);
 }
 
 void fill_submit(struct fill *fill)

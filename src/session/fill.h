@@ -21,6 +21,7 @@ struct fill {
 	bool saved;                  /* from aside */
 	bool lost;                   /* they were LOST, and are again if they cannot be had */
 	uint64_t until;              /* one unit at a time up to there, since all at once could not be read; or 0 */
+	unsigned phase;              /* that it is counted in: fill_begin() */
 	char *buffer;
 };
 
@@ -52,11 +53,10 @@ void fill_place(struct fill *fill);
 /* Gives all back; the pages are MISSING. [signal] */
 void fill_abandon(struct fill *fill);
 
-/*
- * Begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate; but it is
- * counted inside, with fill_count(), or who settles would know nothing of pages that are claimed already.
- */
-void fill_count(struct session *session);
+/* It is in flight from now on: until its fetch has ended, session_settle() waits for it. */
+void fill_begin(struct fill *fill);
+
+/* After fill_begin(): begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate. */
 void fill_submit(struct fill *fill);
 
 /* A page of zeros for `addr`, which was claimed: it is dirty then. 0 or -errno. [signal] */

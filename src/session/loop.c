@@ -140,7 +140,7 @@ static void fetch(struct session *session, struct fill *fill, signal_mask before
 		heap = malloc(sizeof(*heap));
 		if (heap) {
 			*heap = *fill;
-			fill_count(session);
+			fill_begin(heap);
 		} else {
 			fill_abandon(fill);
 		}

@@ -127,7 +127,7 @@ static int bring_one(struct session *session, uint64_t at, uint64_t end, bool ag
 		heap = malloc(sizeof(*heap));
 		if (heap) {
 			*heap = fill;
-			fill_count(session);
+			fill_begin(heap);
 		} else {
 			fill_abandon(&fill);
 		}
@@ -164,10 +164,19 @@ int session_bring(struct session *session, uint64_t addr, uint64_t len, bool aga
 
 void session_settle(struct session *session)
 {
+	_Atomic uint32_t *in_flight;
+	signal_mask before;
 	uint32_t left;
 
-	while ((left = atomic_load_explicit(&session->in_flight, memory_order_acquire)))
-		futex_wait(&session->in_flight, left);
+	/* Those of the phase before have ended: whoever began this one has waited for them. */
+	pthread_mutex_lock(&session->settling);
+	before = session_change_begin(session);
+	in_flight = &session->in_flight[session->phase];
+	session->phase = !session->phase;
+	session_change_end(session, before);
+	while ((left = atomic_load_explicit(in_flight, memory_order_acquire)))
+		futex_wait(in_flight, left);
+	pthread_mutex_unlock(&session->settling);
 }
 
 /*
@@ -214,6 +223,7 @@ static void give_up(struct session *session)
 	if (session->end >= 0)
 		close(session->end);
 	pthread_mutex_destroy(&session->change);
+	pthread_mutex_destroy(&session->settling);
 }
 
 int session_open(struct session *session, struct uf *uf, const struct session_options *options)
@@ -224,6 +234,7 @@ int session_open(struct session *session, struct uf *uf, const struct session_op
 	session->can_protect = uf_features(uf) & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	session->can_poison = uf_features(uf) & UFFD_FEATURE_POISON;
 	pthread_mutex_init(&session->change, NULL);
+	pthread_mutex_init(&session->settling, NULL);
 	session->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	session->end = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = session->bell < 0 || session->end < 0 ? -errno : buffers_init(&session->buffers);

@@ -108,9 +108,12 @@ struct session {
 	int bell;               /* eventfd: the loop has something to do beside reading messages */
 	struct lock posts_lock; /* innermost; held for a few instructions, signals blocked */
 	struct session_post *posts, *free_posts, *pieces;
-	_Atomic uint32_t rung;      /* the bell has rung and not been heard */
-	_Atomic uint32_t in_flight; /* futex: fetches under way in stores */
-	int end;                    /* eventfd: readable from then on that the threads are to end */
+	_Atomic uint32_t rung; /* the bell has rung and not been heard */
+	/* Fetches that were begun, and have not ended; of the present phase, and of the one before. */
+	_Atomic uint32_t in_flight[2]; /* futex */
+	unsigned phase;                /* changes with the gate closed */
+	pthread_mutex_t settling;      /* who waits for a phase to end; taken before `change` */
+	int end;                       /* eventfd: readable from then on that the threads are to end */
 	_Atomic bool ending;
 	_Atomic bool kept; /* a thread hears the bell, and keeps what is posted: one alone, as a bell is heard once */
 	_Atomic bool gone; /* the process that is served has ended */
@@ -156,7 +159,7 @@ void session_retry(struct session *session);
  */
 int session_bring(struct session *session, uint64_t addr, uint64_t len, bool again);
 
-/* Waits until every fetch that has begun has ended. */
+/* Waits until every fetch that has begun before has ended, whatever begins meanwhile. Not inside the gate. */
 void session_settle(struct session *session);
 
 /*

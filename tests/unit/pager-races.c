@@ -282,6 +282,46 @@ BOTH_WAYS(unmap_during_prefetch, "A mapping can end while its pages are on their
 	}
 }
 
+static void *unmap_and_close(void *arg)
+{
+	struct uf_pager *pager = arg;
+
+	for (int i = 0; i < 20; i++) {
+		struct fake fake;
+		struct uf_store *store = fake_open(&fake, 64 * PAGE, 0);
+		char *at = paged_map(pager, store, 0, 64 * PAGE, UF_PAGER_SHARED, 0);
+
+		at[0] = 'x';
+		CHECK_EQ(uf_pager_advise(pager, at, 64 * PAGE, UF_PAGER_WILLNEED), 0);
+		CHECK_EQ(uf_pager_unmap(pager, at, 64 * PAGE), 0);
+		uf_store_close(store);
+		CHECK_EQ(fake.bytes[0], 'x');
+		free(fake.bytes);
+	}
+	return NULL;
+}
+
+BOTH_WAYS(unmap_beside_others, "A mapping ends, and its store may be closed, however busy the others are.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, 4 * MIB, 0);
+	struct uf_pager *pager = paged_open(64 * PAGE);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	_Atomic bool end = false;
+	struct hammer hammers[6];
+	pthread_t threads[2];
+
+	start_hammers(hammers, 6, at, 4 * MIB, 0, &end);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_create(&threads[i], NULL, unmap_and_close, pager), 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	atomic_store(&end, true);
+	end_hammers(hammers, 6);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
 /*
  * Pins, signals, and flushes against evictions.
  */
