@@ -240,27 +240,36 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Of the first that were touched as many as there is room for, in the order of their places. */
+/* Those that the mapping has, the first `most` of them, in the order of their places. How many. */
+static uint64_t choose(const struct replay *replay, uint64_t *offsets, uint64_t most)
+{
+	uint64_t count = 0;
+
+	for (uint64_t i = 0; i < replay->set->count && count < most; i++)
+		if (offsets[i] + replay->set->unit > replay->offset && offsets[i] < replay->offset + replay->len)
+			offsets[count++] = offsets[i];
+	qsort(offsets, count, sizeof(*offsets), by_number);
+	return count;
+}
+
+/* Of the first that were touched as many as there is room for. */
 static int replay(struct uf_pager *pager, struct job *job)
 {
 	struct replay *replay = (struct replay *)job;
-	uint64_t *offsets = (uint64_t *)(replay->set + 1), unit = replay->set->unit, count = replay->set->count;
-	uint64_t resident = atomic_load(&pager->resident);
+	uint64_t *offsets = (uint64_t *)(replay->set + 1), unit = replay->set->unit;
+	uint64_t resident = atomic_load(&pager->resident), limit = replay->offset + replay->len;
 	uint64_t room = resident < pager->evict_above ? (pager->evict_above - resident) / unit : 0;
+	uint64_t count = choose(replay, offsets, room);
 	int err = 0;
 
-	if (count > room)
-		count = room;
-	qsort(offsets, count, sizeof(*offsets), by_number);
 	for (uint64_t i = 0, next; !err && i < count; i = next) {
 		uint64_t start = offsets[i], end = start + unit;
 
 		for (next = i + 1; next < count && offsets[next] <= end; next++)
 			end = offsets[next] + unit;
-		if (start < replay->offset || start - replay->offset >= replay->len)
-			continue;
-		if (end > replay->offset + replay->len)
-			end = replay->offset + replay->len;
+		/* Recorded in larger units, or with another beginning. */
+		start = start < replay->offset ? replay->offset : start;
+		end = end > limit ? limit : end;
 		if (atomic_load(&pager->ending))
 			err = -ECANCELED;
 		else

@@ -134,7 +134,6 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	if (more > addr + range->unit)
 		fill->demand_len = (more < fill->addr + fill->len ? more : fill->addr + fill->len) - addr;
 	fill_window_done(range, addr, fill->addr, fill->addr + fill->len);
-	add(&session->stats.faults, fill->demand_len / range->unit);
 	return STEP_FETCH;
 }
 
@@ -283,10 +282,12 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 		could_not(fill, from, to, err);
 }
 
-static void count_read(struct fill *fill)
+/* Once it has come: who cannot fetch it leaves it to another, who plans it anew. */
+static void count_filled(struct fill *fill)
 {
 	struct session_stats *stats = &fill->session->stats;
 
+	add(&stats->faults, fill->demand_len / fill->range.unit);
 	if (!store_of(fill))
 		return;
 	add(&stats->read, fill->len);
@@ -309,7 +310,7 @@ static void place_parts(struct fill *part)
 {
 	uint64_t end = part->addr + part->len, demand_end = part->demand + part->demand_len;
 
-	count_read(part);
+	count_filled(part);
 	tell_touched(part);
 	if (!part->demand_len) {
 		place_part(part, part->addr, end, false);

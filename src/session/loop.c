@@ -133,7 +133,8 @@ static void fetch(struct session *session, struct fill *fill, signal_mask before
 	struct fill *heap = NULL;
 	bool placed = !fill_read(fill, false);
 
-	fill->start_ns = now;
+	/* Who waits in a handler counts for himself. */
+	fill->start_ns = session->options.inline_faults ? 0 : now;
 	if (placed) {
 		fill_place(fill);
 	} else {
@@ -148,9 +149,9 @@ static void fetch(struct session *session, struct fill *fill, signal_mask before
 	session_leave(session, before);
 	if (heap)
 		fill_submit(heap);
-	else if (placed)
-		session_count_latency(session, now);
-	else
+	else if (placed && fill->start_ns)
+		session_count_latency(session, fill->start_ns);
+	else if (!placed)
 		session_post(session, fill->demand, fill->write, true);
 }
 
