@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * How much memory pages may take. Faults may use all of the budget, what is read ahead only the part that the evictor leaves
+ * How much memory pages may take. Faults may use all of the budget, what nobody waits for only the part that the evictor leaves
  * alone; so room for faults is made before it is needed, and off their way.
  */
 #include <errno.h>
@@ -55,10 +55,27 @@ static uint64_t try_admit(struct uf_pager *pager, uint64_t bytes, uint64_t unit,
 	return room;
 }
 
-uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, bool must)
+/*
+ * A stream may also use half of what the evictor keeps free: if it could not while the evictor is at work, each of its pages would come by
+ * a fault of its own.
+ */
+static uint64_t limit_for(const struct uf_pager *pager, enum session_need need)
+{
+	switch (need) {
+	case NEED_TOUCHED:
+		return pager->budget;
+	case NEED_STREAM:
+		return pager->evict_above + (pager->budget - pager->evict_above) / 2;
+	default:
+		return pager->evict_above;
+	}
+}
+
+uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need)
 {
 	struct uf_pager *pager = arg;
-	uint64_t limit = must ? pager->budget : pager->evict_above;
+	bool must = need == NEED_TOUCHED;
+	uint64_t limit = limit_for(pager, need);
 	uint64_t room = try_admit(pager, bytes, unit, limit);
 
 	if (!room && must) {

@@ -98,7 +98,7 @@ static inline struct mapping *mapping_of(const struct space_range *range)
 
 /* budget.c: what the session asks, and who gives back. */
 int budget_init(struct uf_pager *pager);
-uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, bool must);
+uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need);
 void budget_dismiss(void *arg, uint64_t bytes);
 void budget_wait(void *arg);
 void budget_wake_evictor(struct uf_pager *pager);

@@ -106,7 +106,7 @@ static enum step bring_zeros(struct session *session, const struct space_range *
 	_Atomic uint8_t *state = state_at(range, addr);
 	int err;
 
-	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, true))
+	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, NEED_TOUCHED))
 		return STEP_ROOM;
 	err = session_claim(state, SPACE_REMOVED, SPACE_LEAVING) ? 0 : -EBUSY;
 	if (!err) {
@@ -127,7 +127,7 @@ static enum step bring_back(struct session *session, const struct space_range *r
 	_Atomic uint8_t *state = state_at(range, addr);
 	int to;
 
-	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, true))
+	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, NEED_TOUCHED))
 		return STEP_ROOM;
 	if (!session_claim(state, SPACE_RESTING, SPACE_LEAVING)) {
 		session->options.ops->dismiss(session->options.arg, range->unit);

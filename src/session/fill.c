@@ -60,7 +60,7 @@ static void extend(struct fill *fill, uint64_t start, uint64_t end)
 
 	if (!wanted)
 		return;
-	room = session->options.ops->admit(session->options.arg, wanted, unit, false);
+	room = session->options.ops->admit(session->options.arg, wanted, unit, NEED_STREAM);
 	while (room && fill->addr + fill->len < end && join(&fill->range, fill->addr + fill->len, fill->saved)) {
 		fill->len += unit;
 		room -= unit;
@@ -113,7 +113,7 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	fill->len = range->unit;
 	if (!fill->buffer)
 		return STEP_BUFFER;
-	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, true)) {
+	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, NEED_TOUCHED)) {
 		buffers_give(&session->buffers, fill->buffer);
 		return STEP_ROOM;
 	}
@@ -152,18 +152,17 @@ int fill_read(struct fill *fill, bool wait)
 {
 	struct uf_store *store = store_of(fill);
 	uint64_t offset = offset_at(&fill->range, fill->addr);
-	int err;
 
 	if (!store) {
 		memset(fill->buffer, 0, fill->len);
 		return 0;
 	}
-	err = uf_store_flags(store) & UF_STORE_TRIES_IN_SIGNAL || !is_inline(fill->session)
-	              ? uf_store_try_read(store, fill->buffer, fill->len, offset)
-	              : -EAGAIN;
-	if (err && wait && (uf_store_flags(store) & UF_STORE_READS_IN_SIGNAL))
-		err = store_read_once(store, fill->buffer, fill->len, offset);
-	return err;
+	/* Not to wait first, and then to wait, would be one system call more where it has to wait. */
+	if (wait && (uf_store_flags(store) & UF_STORE_READS_IN_SIGNAL))
+		return store_read_once(store, fill->buffer, fill->len, offset);
+	if (is_inline(fill->session) && !(uf_store_flags(store) & UF_STORE_TRIES_IN_SIGNAL))
+		return -EAGAIN;
+	return uf_store_try_read(store, fill->buffer, fill->len, offset);
 }
 
 /*

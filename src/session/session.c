@@ -84,7 +84,8 @@ static int gather(struct session *session, const struct space_range *range, uint
 		return -E2BIG;
 	if (most > size)
 		most = size;
-	room = session->options.ops->admit(session->options.arg, end - at < most ? end - at : most, range->unit, false);
+	room = session->options.ops->admit(session->options.arg, end - at < most ? end - at : most, range->unit,
+	                                   NEED_AHEAD);
 	if (!room)
 		return -ENOMEM;
 	*fill = (struct fill){

@@ -50,12 +50,19 @@ struct session_source {
 	_Atomic unsigned turn; /* the stream that is replaced next */
 };
 
+/* What room is asked for. */
+enum session_need {
+	NEED_TOUCHED, /* a page that somebody waits for */
+	NEED_STREAM,  /* pages that come with it, since they are asked for next */
+	NEED_AHEAD,   /* pages that nobody waits for */
+};
+
 struct session_ops {
 	/*
-	 * Room for up to `bytes` more in memory, in whole units: how many may come, 0 to `bytes`. `must`: for a page that somebody waits for;
-	 * then 0 means that there is no room now, and the fault is tried again once session_retry() is called or, inline, wait_room() returns.
+	 * Room for up to `bytes` more in memory, in whole units: how many may come, 0 to `bytes`. For a page that was touched 0 means that there is
+	 * no room now, and the fault is tried again once session_retry() is called or, inline, wait_room() returns.
 	 */
-	uint64_t (*admit)(void *arg, uint64_t bytes, uint64_t unit, bool must);
+	uint64_t (*admit)(void *arg, uint64_t bytes, uint64_t unit, enum session_need need);
 	/* Bytes that were admitted and did not come. */
 	void (*dismiss)(void *arg, uint64_t bytes);
 	/* [signal] Waits, or not, until there may be room. Outside the gate, with nothing held. */
