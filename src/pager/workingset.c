@@ -228,8 +228,8 @@ static int load(const char *path, struct header **out)
 }
 
 struct replay {
-	struct job job;             /* first */
-	uint64_t addr, len, offset; /* of the mapping */
+	struct job job;                   /* first */
+	uint64_t addr, len, offset, unit; /* of the mapping */
 	struct header *set;
 };
 
@@ -240,34 +240,52 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Those that the mapping has, the first `most` of them, in the order of their places. How many. */
+/* Those that the mapping has, the first `most` of them, in the order of their places and each once. How many. */
 static uint64_t choose(const struct replay *replay, uint64_t *offsets, uint64_t most)
 {
-	uint64_t count = 0;
+	uint64_t count = 0, kept = 0;
 
 	for (uint64_t i = 0; i < replay->set->count && count < most; i++)
 		if (offsets[i] + replay->set->unit > replay->offset && offsets[i] < replay->offset + replay->len)
 			offsets[count++] = offsets[i];
 	qsort(offsets, count, sizeof(*offsets), by_number);
-	return count;
+	for (uint64_t i = 0; i < count; i++)
+		if (!i || offsets[i] != offsets[i - 1])
+			offsets[kept++] = offsets[i];
+	return kept;
 }
 
-/* Of the first that were touched as many as there is room for. */
-static int replay(struct uf_pager *pager, struct job *job)
+/* At once not more than this, so that the end of the pager is noticed. */
+#define AT_ONCE 256u
+
+/* The pages are units of the mapping. */
+static int bring_units(struct uf_pager *pager, const struct replay *replay, uint64_t *offsets, uint64_t count)
 {
-	struct replay *replay = (struct replay *)job;
-	uint64_t *offsets = (uint64_t *)(replay->set + 1), unit = replay->set->unit;
-	uint64_t resident = atomic_load(&pager->resident), limit = replay->offset + replay->len;
-	uint64_t room = resident < pager->evict_above ? (pager->evict_above - resident) / unit : 0;
-	uint64_t count = choose(replay, offsets, room);
+	int err = 0;
+
+	for (uint64_t i = 0; i < count; i++)
+		offsets[i] += replay->addr - replay->offset;
+	for (uint64_t i = 0; !err && i < count; i += AT_ONCE) {
+		if (atomic_load(&pager->ending))
+			err = -ECANCELED;
+		else
+			err = session_bring_set(&pager->session, offsets + i, count - i < AT_ONCE ? count - i : AT_ONCE,
+			                        replay->set->unit);
+	}
+	return err;
+}
+
+/* They were recorded in other units, or with a beginning between two of them. */
+static int bring_bytes(struct uf_pager *pager, const struct replay *replay, const uint64_t *offsets, uint64_t count)
+{
+	uint64_t limit = replay->offset + replay->len;
 	int err = 0;
 
 	for (uint64_t i = 0, next; !err && i < count; i = next) {
-		uint64_t start = offsets[i], end = start + unit;
+		uint64_t start = offsets[i], end = start + replay->set->unit;
 
 		for (next = i + 1; next < count && offsets[next] <= end; next++)
-			end = offsets[next] + unit;
-		/* Recorded in larger units, or with another beginning. */
+			end = offsets[next] + replay->set->unit;
 		start = start < replay->offset ? replay->offset : start;
 		end = end > limit ? limit : end;
 		if (atomic_load(&pager->ending))
@@ -276,6 +294,24 @@ static int replay(struct uf_pager *pager, struct job *job)
 			err = session_bring(&pager->session, replay->addr + (start - replay->offset), end - start,
 			                    false);
 	}
+	return err;
+}
+
+/* Of the first that were touched as many as there is room for. */
+static int replay(struct uf_pager *pager, struct job *job)
+{
+	struct replay *replay = (struct replay *)job;
+	uint64_t *offsets = (uint64_t *)(replay->set + 1), unit = replay->set->unit;
+	uint64_t resident = atomic_load(&pager->resident);
+	uint64_t room = resident < pager->evict_above ? (pager->evict_above - resident) / unit : 0;
+	uint64_t count = choose(replay, offsets, room);
+	int err;
+
+	/* Offsets of units are multiples of them, and so is where the mapping begins. */
+	if (unit == replay->unit)
+		err = bring_units(pager, replay, offsets, count);
+	else
+		err = bring_bytes(pager, replay, offsets, count);
 	free(replay->set);
 	/* What there is no room for comes when it is touched. */
 	return err == -ENOMEM ? 0 : err;
@@ -301,6 +337,7 @@ int uf_pager_replay(struct uf_pager *pager, void *addr, const char *path, int wa
 	job->addr = mapping->addr;
 	job->len = mapping->len;
 	job->offset = mapping->offset;
+	job->unit = mapping->unit;
 	err = worker_do(pager, &job->job, wait);
 	if (wait)
 		session_settle(&pager->session);

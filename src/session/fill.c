@@ -129,6 +129,7 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	fill->write = write;
 	fill->lost = false;
 	fill->until = 0;
+	fill->sparse = false;
 	fill->saved = atomic_load_explicit(state, memory_order_relaxed) & SPACE_SAVED;
 	extend(fill, start, end);
 	if (more > addr + range->unit)
@@ -393,10 +394,18 @@ static void leave_flight(struct session *session, unsigned phase)
 		futex_wake(&session->in_flight[phase], INT_MAX);
 }
 
+/* Whether the page was claimed for it: of a sparse fill not all are. */
+static bool is_own(const struct fill *fill, uint64_t addr)
+{
+	uint64_t index = (addr - fill->addr) / fill->range.unit;
+
+	return !fill->sparse || (fill->own[index / 64] >> index % 64 & 1);
+}
+
 /* What is still ours of what it fetched: the layout may have changed meanwhile. */
 static bool still_there(const struct fill *fill, uint64_t addr, struct space_range *range)
 {
-	return space_find(fill->session->space, addr, range) && range->id == fill->range.id &&
+	return is_own(fill, addr) && space_find(fill->session->space, addr, range) && range->id == fill->range.id &&
 	       range->source == fill->range.source && offset_at(range, addr) == offset_at(&fill->range, addr) &&
 	       page_state(atomic_load(state_at(range, addr))) == SPACE_FILLING;
 }
@@ -413,6 +422,7 @@ static void part_of(const struct fill *fill, const struct space_range *range, ui
 	uint64_t demand_end = fill->demand + fill->demand_len;
 
 	*part = *fill;
+	part->sparse = false;
 	part->range = *range;
 	part->addr = from;
 	part->len = to - from;
@@ -458,7 +468,8 @@ static void for_parts(struct fill *fill, void (*what)(struct fill *part, int err
 		while (to < end && still_there(fill, to, &range) && to < range.start + range.len)
 			to += range.unit;
 		if (to == at) {
-			dismiss(fill->session, fill->range.unit);
+			if (is_own(fill, at))
+				dismiss(fill->session, fill->range.unit);
 			/* Layout events wake nobody: who waits finds what there is now. */
 			if (demanded(fill, at))
 				uf_wake(fill->session->uf, pointer(at), fill->range.unit);

@@ -2,7 +2,7 @@
 /*
  * fill.h - from a missing page to pages in place: which ones, from where, and into memory
  *
- * A fill is a run of pages of one range, all FILLING and this fill's own, with room for them admitted and a buffer taken. Each step
+ * A fill is a run of pages of one range, all (but for a sparse one) FILLING and this fill's own, with room for them admitted and a buffer taken. Each step
  * but fill_complete() takes place inside the gate.
  */
 #ifndef SESSION_FILL_H
@@ -22,6 +22,8 @@ struct fill {
 	bool lost;                   /* they were LOST, and are again if they cannot be had */
 	uint64_t until;              /* one unit at a time up to there, since all at once could not be read; or 0 */
 	unsigned phase;              /* that it is counted in: fill_begin() */
+	bool sparse;                 /* only some of the run are this fill's own: `own` has a bit for each unit */
+	uint64_t own[BUFFER_LARGE / 4096 / 64];
 	char *buffer;
 };
 

@@ -12,6 +12,8 @@
 
 /* Read at once by session_bring(). */
 #define BRING_BYTES ((uint64_t)1 << 20)
+/* What lies between two pages of a set costs less to be read than a second read. */
+#define GAP ((uint64_t)16 << 10)
 
 signal_mask session_enter(struct session *session)
 {
@@ -160,6 +162,72 @@ int session_bring(struct session *session, uint64_t addr, uint64_t len, bool aga
 	}
 	if (buffer)
 		buffers_give(&session->buffers, buffer);
+	return err;
+}
+
+/* How many of them one read can bring. */
+static size_t close_together(const uint64_t *addrs, size_t count, uint64_t unit)
+{
+	uint64_t most = BRING_BYTES > unit ? BRING_BYTES : unit;
+	size_t n = 1;
+
+	while (n < count && addrs[n] - addrs[n - 1] <= unit + GAP && addrs[n] + unit - addrs[0] <= most)
+		n++;
+	return n;
+}
+
+/* Claims what can be brought of `count` units that are close together: the fill is sparse, and empty if there is nothing. -ENOMEM: no room. */
+static int gather_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit, struct fill *fill)
+{
+	struct space_range range;
+	uint64_t room;
+
+	if (!space_find(session->space, addrs[0], &range) || range.unit != unit)
+		return 0;
+	room = session->options.ops->admit(session->options.arg, count * unit, unit, NEED_AHEAD);
+	if (!room)
+		return -ENOMEM;
+	*fill = (struct fill){.session = session, .range = range, .addr = addrs[0], .demand = addrs[0], .sparse = true};
+	for (size_t i = 0; i < count && room && addrs[i] - range.start < range.len; i++) {
+		uint64_t index = (addrs[i] - fill->addr) / unit;
+
+		if (!take(state_at(&range, addrs[i]), false, false))
+			continue;
+		fill->own[index / 64] |= (uint64_t)1 << index % 64;
+		fill->len = addrs[i] + unit - fill->addr;
+		room -= unit;
+	}
+	if (room)
+		session->options.ops->dismiss(session->options.arg, room);
+	return 0;
+}
+
+int session_bring_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit)
+{
+	int err = 0;
+
+	for (size_t done = 0, n; !err && done < count; done += n) {
+		struct fill *fill = calloc(1, sizeof(*fill));
+		signal_mask before;
+		char *buffer;
+
+		if (!fill)
+			return -ENOMEM;
+		n = close_together(addrs + done, count - done, unit);
+		buffer = buffers_take(&session->buffers, addrs[done + n - 1] + unit - addrs[done], BUFFERS_AHEAD);
+		before = session_enter(session);
+		err = gather_set(session, addrs + done, n, unit, fill);
+		if (fill->len)
+			fill_begin(fill);
+		session_leave(session, before);
+		fill->buffer = buffer;
+		if (fill->len) {
+			fill_submit(fill);
+			continue;
+		}
+		buffers_give(&session->buffers, buffer);
+		free(fill);
+	}
 	return err;
 }
 

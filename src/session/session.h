@@ -166,6 +166,12 @@ void session_retry(struct session *session);
  */
 int session_bring(struct session *session, uint64_t addr, uint64_t len, bool again);
 
+/*
+ * The same for single units of one range, whose addresses are in rising order. Those that lie close together come with one read, for which
+ * what lies between them is read in vain.
+ */
+int session_bring_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit);
+
 /* Waits until every fetch that has begun before has ended, whatever begins meanwhile. Not inside the gate. */
 void session_settle(struct session *session);
 
