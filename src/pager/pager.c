@@ -173,7 +173,19 @@ static void destroy(struct uf_pager *pager)
 		close(pager->self);
 	pthread_mutex_destroy(&pager->cleaning);
 	pthread_mutex_destroy(&pager->mappings_lock);
+	pthread_rwlock_destroy(&pager->flushing);
 	free(pager);
+}
+
+/* One that waits for those who flush must not wait for all who come after. */
+static void init_flushing(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 }
 
 static int create(struct uf_pager **out, const struct uf_pager_options *options)
@@ -188,6 +200,7 @@ static int create(struct uf_pager **out, const struct uf_pager_options *options)
 	pthread_mutex_init(&pager->cleaning, NULL);
 	pthread_mutex_init(&pager->mappings_lock, NULL);
 	pager->self = (int)raw_syscall3(SYS_pidfd_open, raw_getpid(), 0, 0);
+	init_flushing(&pager->flushing);
 	pager->copies = raw_map_own(COPY_BYTES);
 	err = pager->copies ? budget_init(pager) : -ENOMEM;
 	if (!err)
@@ -513,6 +526,9 @@ static int unmap(struct uf_pager *pager, struct mapping *mapping, uint64_t start
 	pthread_mutex_unlock(&pager->cleaning);
 	if (last) {
 		unlink_mapping(pager, mapping);
+		/* Its store may be closed after this. */
+		pthread_rwlock_wrlock(&pager->flushing);
+		pthread_rwlock_unlock(&pager->flushing);
 		session_settle(&pager->session);
 		free_mapping(mapping);
 	}
@@ -585,6 +601,7 @@ static int flush_stores(struct uf_pager *pager, uint64_t start, uint64_t end)
 	size_t count;
 	int err = 0;
 
+	pthread_rwlock_rdlock(&pager->flushing);
 	pthread_mutex_lock(&pager->mappings_lock);
 	count = stores_in(pager, start, end, NULL, 0);
 	stores = calloc(count + 1, sizeof(struct uf_store *));
@@ -592,14 +609,15 @@ static int flush_stores(struct uf_pager *pager, uint64_t start, uint64_t end)
 		stores_in(pager, start, end, stores, count);
 	pthread_mutex_unlock(&pager->mappings_lock);
 	if (!stores)
-		return -ENOMEM;
-	for (size_t i = 0; i < count; i++) {
+		err = -ENOMEM;
+	for (size_t i = 0; stores && i < count; i++) {
 		int flushed = uf_store_flush(stores[i]);
 
 		if (flushed)
 			pager_failed(pager, stores[i], "flush", 0, flushed);
 		err = err ? err : flushed;
 	}
+	pthread_rwlock_unlock(&pager->flushing);
 	free(stores);
 	return err;
 }

@@ -82,6 +82,8 @@ struct uf_pager {
 	struct job *jobs, **last_job;
 
 	pthread_mutex_t mappings_lock; /* the list, and last_error */
+	/* Read-locked by whoever flushes stores of the list; whoever has taken a mapping out of it waits for them. Outside all others. */
+	pthread_rwlock_t flushing;
 	struct mapping *mappings;
 	_Atomic uint64_t written, evicted, errors;
 	char last_error[512];

@@ -322,6 +322,20 @@ BOTH_WAYS(unmap_beside_others, "A mapping ends, and its store may be closed, how
 	uf_store_close(store);
 }
 
+BOTH_WAYS(flush_beside_unmap, "A flush of everything does not use a store that was closed when its mapping had ended.")
+{
+	struct uf_pager *pager = paged_open(256 * PAGE);
+	pthread_t threads[2];
+
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_create(&threads[i], NULL, unmap_and_close, pager), 0);
+	for (int i = 0; i < 200; i++)
+		CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	uf_pager_close(pager);
+}
+
 /*
  * Pins, signals, and flushes against evictions.
  */
