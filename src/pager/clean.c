@@ -17,7 +17,7 @@
 #include "session/fill.h"
 #include "uffd/user/layout.h"
 
-/* Pages that are looked at without leaving the gate; taken out by one call; and retired in one step. */
+/* Pages that are looked at without leaving the gate; taken out by one call, or one unit; and retired in one step. */
 #define LOOK   65536u
 #define RUN    64u
 #define RETIRE 512u
