@@ -87,6 +87,8 @@ struct user_pending_shared {
 	_Atomic uint32_t spinning;
 	_Atomic uint16_t fault_cpu, reader_cpu;
 	_Atomic int32_t credit;
+	/* Stepping aside (see there): for how many waits it is not tried any more, and for how many the next time that it is late. */
+	_Atomic uint32_t rest, next_rest;
 	struct user_slot slots[USER_SLOTS];
 	char trays[USER_TRAYS][USER_TRAY];
 };
@@ -244,6 +246,38 @@ static void note_spin(struct user_pending_shared *shared, bool worth)
 	else
 		credit = credit >= SPIN_COST ? credit - SPIN_COST : -REST;
 	set(shared->credit, credit);
+}
+
+/*
+ * Stepping aside. On one processor a thread that sleeps has to be woken, by a call that as often as not has the sleeper take the processor
+ * from its waker. sched_yield(2) lets the other one run without that: half the price, and who has been served goes on until it waits again.
+ * Where a third program wants the processor it runs first, for its whole slice, while a sleeper would be let in before it. So whoever
+ * waits for an answer looks at the clock, and where it came late or not at all, both sides sleep for the next times, each time longer.
+ */
+#define STEPS      3
+#define LATE_NS    300000
+#define MOST_RESTS 4096
+
+static bool may_step_aside(struct user_pending_shared *shared, uint16_t partner)
+{
+	return partner == this_cpu() && !get(shared->rest);
+}
+
+static void note_steps(struct user_pending_shared *shared, bool worth)
+{
+	uint32_t rest = get(shared->next_rest);
+
+	if (!worth)
+		set(shared->rest, rest + REST);
+	if (!worth)
+		set(shared->next_rest, rest < MOST_RESTS ? 2 * rest + REST : rest);
+	else if (rest)
+		set(shared->next_rest, rest - 1);
+}
+
+static void step_aside(void)
+{
+	raw_syscall3(SYS_sched_yield, 0, 0, 0);
 }
 
 /* Whether a reader on another processor has looked for nothing again and again since the last message. */
@@ -483,14 +517,33 @@ static bool is_waiting(uint32_t word, struct user_ticket ticket, enum slot_state
 	return goal == DONE ? state_of(word) != DONE && state_of(word) != ERRAND : state_of(word) < goal;
 }
 
-/* Returns the word as it is then. */
+/* Both return the word as it is then. */
+
+static uint32_t wait_aside(struct user_pending_shared *shared, struct user_ticket ticket, enum slot_state goal)
+{
+	uint32_t word = atomic_load(&ticket.slot->word), rest = get(shared->rest);
+	uint64_t start;
+
+	if (rest)
+		set(shared->rest, rest - 1);
+	if (!is_waiting(word, ticket, goal) || !may_step_aside(shared, get(shared->reader_cpu)))
+		return word;
+	start = now();
+	for (unsigned i = 0; i < STEPS && is_waiting(word, ticket, goal); i++) {
+		step_aside();
+		word = atomic_load(&ticket.slot->word);
+	}
+	note_steps(shared, !is_waiting(word, ticket, goal) && now() - start < LATE_NS);
+	return word;
+}
+
 static uint32_t spin(struct user_pending *pending, struct user_ticket ticket, enum slot_state goal)
 {
 	uint32_t word = atomic_load(&ticket.slot->word);
 	uint64_t end;
 
 	if (ticket.expected != USER_EXPECTS_POLLER && !may_spin(pending->shared, get(pending->shared->reader_cpu)))
-		return word;
+		return wait_aside(pending->shared, ticket, goal);
 	end = now() + SPIN_NS;
 
 	while (is_waiting(word, ticket, goal) && now() < end) {
@@ -760,16 +813,19 @@ static bool is_under_way(const struct user_slot *slot, uint32_t word, uint32_t *
 }
 
 /* Until the errand is over, or for so long that its thread may have died. */
-static uint32_t await(struct user_slot *slot, uint32_t word)
+static uint32_t await(struct user_pending_shared *shared, struct user_slot *slot, uint32_t word)
 {
 	static const struct timespec patience = {.tv_nsec = 50 * 1000 * 1000};
 	bool elsewhere = atomic_load(&slot->sleeping) == AWAKE && get(slot->cpu) != this_cpu();
+	unsigned steps = may_step_aside(shared, get(slot->cpu)) ? STEPS : 0;
 	uint64_t end = elsewhere ? now() + SPIN_NS : 0;
 	uint32_t word_now;
 	long err = 0;
 
 	while (is_under_way(slot, word, &word_now) && end && now() < end)
 		relax();
+	while (is_under_way(slot, word, &word_now) && steps--)
+		step_aside();
 	while (is_under_way(slot, word, &word_now) && err != -ETIMEDOUT) {
 		atomic_store(&slot->watching, 1);
 		if (is_under_way(slot, word, &word_now))
@@ -796,7 +852,7 @@ bool user_pending_send(struct user_pending *pending, uint32_t tray, uint64_t pag
 		return false;
 	if (!hand_over(slot, word, tray, mode))
 		return false;
-	word = await(slot, before = word);
+	word = await(pending->shared, slot, before = word);
 	if (!same_generation(word, before))
 		return false;
 	switch (state_of(word)) {
