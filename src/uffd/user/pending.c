@@ -314,13 +314,21 @@ static void take_rings(struct user_pending *pending, bool all)
 		announce(pending);
 }
 
-/* `all`: there was nothing to read although the bell had rung, so there may be late rings. */
-static void settle_bell(struct user_pending *pending, bool all)
+/* There was nothing to read, though the bell may have rung for it. Who polls does not ask for late rings each time. */
+static void silence_bell(struct user_pending *pending)
+{
+	bool all = atomic_fetch_add(&pending->shared->looks, 1) % 64 == 0;
+
+	if (all || atomic_load(&pending->shared->rung))
+		take_rings(pending, all);
+}
+
+static void settle_bell(struct user_pending *pending)
 {
 	if (user_pending_unread(pending))
 		announce(pending);
-	else if (all || atomic_load(&pending->shared->rung))
-		take_rings(pending, all);
+	else if (atomic_load(&pending->shared->rung))
+		take_rings(pending, false);
 }
 
 static int map_shared(struct user_pending *pending)
@@ -402,7 +410,7 @@ static void end_generation(struct user_pending *pending, struct user_slot *slot,
 	while (!atomic_compare_exchange_weak(&slot->word, &word, next_generation(word)))
 		;
 	if (state_of(word) == UNREAD)
-		settle_bell(pending, false);
+		settle_bell(pending);
 }
 
 static void give_back(struct user_pending *pending, struct user_slot *slot)
@@ -731,8 +739,11 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 		taken++;
 	}
 	set(pending->shared->reader_cpu, this_cpu());
-	/* Who polls does not ask for late rings each time. */
-	settle_bell(pending, !taken && atomic_fetch_add(&pending->shared->looks, 1) % 64 == 0);
+	/* Of what has come since a look that found nothing its sender tells: this would wake the owner's service thread for it. */
+	if (count && !taken && !err)
+		silence_bell(pending);
+	else
+		settle_bell(pending);
 	return taken || err > 0 ? (ssize_t)taken : err;
 }
 
@@ -895,7 +906,7 @@ unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_
 		}
 	}
 	if (unread)
-		settle_bell(pending, false);
+		settle_bell(pending);
 	return woken;
 }
 
