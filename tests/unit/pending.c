@@ -55,11 +55,19 @@ struct waiter {
 	_Atomic bool done;
 };
 
+static void wait_done(struct user_ticket ticket)
+{
+	signal_mask before = block_signals();
+
+	user_pending_wait_done(&pending, ticket, before);
+	restore_signals(before);
+}
+
 static void *wait_in_fault(void *arg)
 {
 	struct waiter *waiter = arg;
 
-	user_pending_wait_done(&pending, add(waiter->address));
+	wait_done(add(waiter->address));
 	atomic_store(&waiter->done, true);
 	return NULL;
 }
@@ -300,7 +308,7 @@ static _Atomic uint64_t reads;
 static void *fault_often(void *arg)
 {
 	for (uint64_t i = 0; i < FAULTS; i++)
-		user_pending_wait_done(&pending, add(((uintptr_t)arg << 32) + i));
+		wait_done(add(((uintptr_t)arg << 32) + i));
 	return NULL;
 }
 

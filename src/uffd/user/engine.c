@@ -35,7 +35,7 @@ static int carry_out(struct user_pending *pending, uint64_t page, const void *tr
 	struct user_object *object = (struct user_object *)((char *)pending - offsetof(struct user_object, pending));
 	struct uffdio_copy copy = {.dst = page, .src = (uintptr_t)tray, .len = USER_TRAY, .mode = mode};
 	struct user_wake wake;
-	int err = user_request(object, UFFDIO_COPY, &copy, &wake);
+	int err = user_request_errand(object, &copy, &wake);
 
 	if (wake.end)
 		user_pending_wake(pending, wake.start, wake.end);

@@ -86,6 +86,9 @@ struct user_wake {
  */
 int user_request(struct user_object *object, unsigned long request, void *arg, struct user_wake *wake);
 
+/* UFFDIO_COPY of an enabled object, in the trap, from memory that is not registered. */
+int user_request_errand(struct user_object *object, struct uffdio_copy *copy, struct user_wake *wake);
+
 /* Installs the SIGSEGV handler, once for the process. */
 int user_segv_install(void);
 

@@ -615,32 +615,46 @@ static bool carry_out(struct user_pending *pending, struct user_slot *slot, uint
 	return !err;
 }
 
+/* With signals as in `open`, if that is given. False: a handler has run, which ends the wait of a fault. */
+static bool sleep_while_waiting(struct user_pending *pending, struct user_ticket *ticket, uint32_t word,
+                                enum slot_state goal, const signal_mask *open)
+{
+	struct user_slot *slot = ticket->slot;
+	bool interrupted = false;
+	int scope;
+
+	if (open)
+		restore_signals(*open);
+	while (is_waiting(word, *ticket, goal) && !interrupted) {
+		/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
+		scope = goal == DONE && !atomic_load(&pending->shared->attached) ? FUTEX_PRIVATE_FLAG : 0;
+		atomic_store(&slot->sleeping, scope ? ASLEEP_AMONG_US : ASLEEP);
+		word = atomic_load(&slot->word);
+		if (is_waiting(word, *ticket, goal))
+			interrupted = !sleep_on(pending, ticket, word, goal, scope);
+		word = atomic_load(&slot->word);
+	}
+	if (open)
+		block_signals();
+	return !interrupted;
+}
+
 /* Waits until the message has come at least as far as `goal`, or the slot stands for another. */
-static void wait_for(struct user_pending *pending, struct user_ticket ticket, enum slot_state goal)
+static void wait_for(struct user_pending *pending, struct user_ticket ticket, enum slot_state goal,
+                     const signal_mask *open)
 {
 	struct user_slot *slot = ticket.slot;
 	bool interrupted = false, gone = false;
-	int scope;
 	uint32_t word = spin(pending, ticket, goal);
 
 	for (;;) {
-		while (is_waiting(word, ticket, goal) && !interrupted) {
-			/* Sequentially consistent with the move of the word: either we see that, or its mover sees this. */
-			scope = goal == DONE && !atomic_load(&pending->shared->attached) ? FUTEX_PRIVATE_FLAG : 0;
-			atomic_store(&slot->sleeping, scope ? ASLEEP_AMONG_US : ASLEEP);
-			word = atomic_load(&slot->word);
-			if (is_waiting(word, ticket, goal))
-				interrupted = !sleep_on(pending, &ticket, word, goal, scope);
+		if (is_waiting(word, ticket, goal)) {
+			interrupted = !sleep_while_waiting(pending, &ticket, word, goal, open);
 			word = atomic_load(&slot->word);
 		}
 		if (goal != DONE || interrupted || !same_generation(word, ticket.word) || state_of(word) != ERRAND)
 			break;
-		{
-			signal_mask before = block_signals();
-
-			gone = carry_out(pending, slot, word);
-			restore_signals(before);
-		}
+		gone = carry_out(pending, slot, word);
 		word = atomic_load(&slot->word);
 		if (gone || atomic_load(&slot->missed))
 			break;
@@ -649,14 +663,14 @@ static void wait_for(struct user_pending *pending, struct user_ticket ticket, en
 		give_back(pending, slot);
 }
 
-void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket)
+void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket, signal_mask open)
 {
-	wait_for(pending, ticket, DONE);
+	wait_for(pending, ticket, DONE, &open);
 }
 
 void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket)
 {
-	wait_for(pending, ticket, READ);
+	wait_for(pending, ticket, READ, NULL);
 }
 
 static void fill_message(struct uffd_msg *msg, const struct user_slot *slot, bool exact)

@@ -31,6 +31,8 @@
 
 #include <userfault/uffd.h>
 
+#include "base/lock.h"
+
 #define USER_SLOTS 4096 /* threads that wait at the same time */
 #define USER_TRAYS 64   /* monitors in other processes */
 #define USER_TRAY  4096 /* bytes: a page, or there are no errands */
@@ -78,16 +80,17 @@ struct user_ticket {
 };
 
 /*
- * Waiting side: a thread of the owner. Put the message in (that of a fault with its own thread id, or 0, and with the size of its page) and tell the readers, with
- * signals blocked; then wait, with signals as the program has them. A reader that is told may run at once, so whoever holds what it needs
- * lets go of that before. When every slot is taken nothing was put in: wait until one has been given back, and look anew at why there was a
- * message at all. Each wait may last.
+ * Waiting side: a thread of the owner, with signals blocked. Put the message in (that of a fault with its own thread id, or 0, and with the
+ * size of its page) and tell the readers. A reader that is told may run at once, so whoever holds what it needs lets go of that before. Then
+ * wait: a fault until it is woken, with signals as in `open` as soon as it sleeps; an event until it is read. When every slot is taken nothing
+ * was put in: wait, with signals as the program has them, until one has been given back, and look anew at why there was a message at all.
+ * Each wait may last.
  */
 struct user_ticket user_pending_add(struct user_pending *pending, const struct uffd_msg *msg, size_t page_size);
 void user_pending_tell(struct user_pending *pending, struct user_ticket *ticket);
 void user_pending_wait_slot(struct user_pending *pending, struct user_ticket ticket);
-void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket); /* a fault: until it is woken */
-void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket); /* an event: until it is read */
+void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket, signal_mask open);
+void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket);
 
 /*
  * Reading side: any process. Takes up to `count` unread messages, faults before events and each kind oldest first, as the

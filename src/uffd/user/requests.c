@@ -169,22 +169,53 @@ static bool touch_source(const char *src, size_t len)
 	return touched;
 }
 
-static int request_copy(struct user_object *object, struct uffdio_copy *copy, struct user_wake *wake)
+static int check_copy(const struct uffdio_copy *copy)
 {
 	const uint64_t modes = UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP;
-	signal_mask before;
-	size_t done = 0;
 	int err = check_range(copy->dst, copy->len);
 
 	if (err)
 		return err;
 	if ((copy->mode & ~modes) || copy->src + copy->len <= copy->src || copy->src + copy->len > ADDRESS_SPACE)
 		return -EINVAL;
+	return 0;
+}
+
+/* With the lock held. */
+static size_t deliver_copy(const struct uffdio_copy *copy, int *err)
+{
+	return user_deliver_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
+	                         copy->mode & UFFDIO_COPY_MODE_WP, err);
+}
+
+int user_request_errand(struct user_object *object, struct uffdio_copy *copy, struct user_wake *wake)
+{
+	size_t done = 0;
+	int err = check_copy(copy);
+
+	*wake = (struct user_wake){0};
+	if (err)
+		return err;
+	user_space_lock_in_trap();
+	err = user_events_pending(object) ? -EAGAIN : 0;
+	if (!err)
+		done = deliver_copy(copy, &err);
+	user_space_unlock_in_trap();
+	return delivered(&copy->copy, copy->dst, copy->len, done, err, wake);
+}
+
+static int request_copy(struct user_object *object, struct uffdio_copy *copy, struct user_wake *wake)
+{
+	signal_mask before;
+	size_t done = 0;
+	int err = check_copy(copy);
+
+	if (err)
+		return err;
 	do {
 		before = lock_settled(object, &err);
 		if (!err)
-			done = user_deliver_copy(copy->dst, (const void *)(uintptr_t)copy->src, copy->len,
-			                         copy->mode & UFFDIO_COPY_MODE_WP, &err);
+			done = deliver_copy(copy, &err);
 		user_space_unlock(before);
 	} while (!done && err == -EFAULT && touch_source((const char *)(uintptr_t)copy->src, copy->len));
 	return delivered(&copy->copy, copy->dst, copy->len, done, err,

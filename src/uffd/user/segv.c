@@ -66,11 +66,12 @@ static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t
 	user_object_hold(object);
 	user_space_unlock_in_trap();
 	user_pending_tell(&object->pending, &ticket);
-	restore_signals(interrupted_mask(context));
-	if (ticket.slot)
-		user_pending_wait_done(&object->pending, ticket);
-	else
+	if (ticket.slot) {
+		user_pending_wait_done(&object->pending, ticket, interrupted_mask(context));
+	} else {
+		restore_signals(interrupted_mask(context));
 		user_pending_wait_slot(&object->pending, ticket);
+	}
 	user_object_release(object);
 }
 
