@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* What the five requests that deliver pages have in common: COPY, ZEROPAGE, CONTINUE, MOVE, POISON. */
 #include <errno.h>
+#include <sched.h>
+#include <signal.h>
 
 #include "conformance/scene.h"
 #include "support/actor.h"
@@ -334,3 +336,50 @@ DELIVERS(zeropage)
 DELIVERS(continue)
 DELIVERS(move)
 DELIVERS(poison)
+
+/* Where there is no such processor, it stays where it is. */
+static void move_to(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+TEST(deliver_from_another_processor,
+     "Each fault gets what it is answered with by a thread on another processor, whatever the last answer was.")
+{
+	enum { PLACES = 60 };
+	struct scene scene;
+
+	catch_signals();
+	scene = scene_set(&request_poison, PLACES, 0);
+	for (size_t i = 0; i < PLACES; i++) {
+		size_t place = i * 37 % PLACES;
+		char *page = scene_page(&scene, place);
+		struct actor *actor;
+		struct outcome outcome;
+
+		move_to(1);
+		actor = act_read(page);
+		move_to(0);
+		CHECK(actor_waits(actor));
+		expect_read_fault(&scene, place);
+		if (i % 6 == 3) {
+			CHECK_EQ(uf_wake(scene.uf, page, page_size), 0);
+			expect_read_fault(&scene, place);
+		}
+		if (i % 6 == 4)
+			CHECK_EQ(uf_zeropage(scene.uf, page, page_size, 0), page_size);
+		else if (i % 6 == 5)
+			CHECK_EQ(uf_poison(scene.uf, page, page_size, 0), page_size);
+		else
+			CHECK_EQ(uf_copy(scene.uf, page, filled(1), page_size, 0), page_size);
+		outcome = actor_end(actor);
+		CHECK_EQ(outcome.signal, i % 6 == 5 ? SIGBUS : 0);
+		if (!outcome.signal)
+			CHECK_EQ(outcome.value, i % 6 == 4 ? 0 : pattern(0));
+	}
+	expect_silence(scene.uf);
+}

@@ -289,6 +289,13 @@ static bool is_polled(struct user_pending_shared *shared)
 	return looks - before >= POLLER_LOOKS && get(shared->reader_cpu) != this_cpu();
 }
 
+bool user_pending_is_read_elsewhere(const struct user_pending *pending)
+{
+	uint16_t reader = get(pending->shared->reader_cpu);
+
+	return reader && reader != this_cpu();
+}
+
 /* For a message that has just been put in. */
 static enum user_expected expected_reader(struct user_pending *pending, bool polled)
 {

@@ -92,6 +92,9 @@ void user_pending_wait_slot(struct user_pending *pending, struct user_ticket tic
 void user_pending_wait_done(struct user_pending *pending, struct user_ticket ticket, signal_mask open);
 void user_pending_wait_read(struct user_pending *pending, struct user_ticket ticket);
 
+/* Whether whoever reads messages did so on another processor the last time, so that the caller has time to spare until it is answered. */
+bool user_pending_is_read_elsewhere(const struct user_pending *pending);
+
 /*
  * Reading side: any process. Takes up to `count` unread messages, faults before events and each kind oldest first, as the
  * kernel does. Returns how many; 0 for none; -errno when there is one that cannot be taken, and no other was.

@@ -17,6 +17,7 @@
 #include "uffd/user/deliver.h"
 #include "uffd/user/fork.h"
 #include "uffd/user/object.h"
+#include "uffd/user/window.h"
 
 static struct {
 	struct lock lock; /* guards the installation */
@@ -54,9 +55,11 @@ static bool call_handler(const struct uf *uf, uint64_t address, uint64_t flags, 
 }
 
 /* Puts the fault in, with the lock held, so that whoever resolves it from now on finds it; then waits. */
-static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t page_size, uint64_t flags,
-                          void *context)
+static void wait_in_fault(const struct user_range *range, uint64_t address, uint64_t flags, void *context)
 {
+	struct user_object *object = range->object;
+	uint64_t page_size = range->memory.page_size;
+
 	struct uffd_msg msg = {
 		.event = UFFD_EVENT_PAGEFAULT,
 		.arg.pagefault = {.flags = flags, .address = address, .feat.ptid = user_space_holder()},
@@ -64,6 +67,8 @@ static void wait_in_fault(struct user_object *object, uint64_t address, uint64_t
 	struct user_ticket ticket = user_pending_add(&object->pending, &msg, page_size);
 
 	user_object_hold(object);
+	if (!(flags & UFFD_PAGEFAULT_FLAG_WP) && user_pending_is_read_elsewhere(&object->pending))
+		user_window_prepare(range, address & ~(page_size - 1));
 	user_space_unlock_in_trap();
 	user_pending_tell(&object->pending, &ticket);
 	if (ticket.slot) {
@@ -115,7 +120,7 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 		return true;
 	case USER_FAULT:
 		if (!(features & UFFD_FEATURE_SIGBUS)) {
-			wait_in_fault(object, address, range->memory.page_size, flags, context);
+			wait_in_fault(range, address, flags, context);
 			return true;
 		}
 		uf = object->uf;

@@ -22,6 +22,9 @@ static unsigned oldest;
 static uint64_t ends[STREAMS];
 static unsigned oldest_end;
 
+/* The last delivery was of content, so the next may be. */
+static bool filled_last;
+
 static void record(struct window *window, uint64_t start, uint64_t end)
 {
 	*window = (struct window){start, end};
@@ -139,6 +142,7 @@ bool user_window_take(struct user_range *range, uint64_t start, size_t len, bool
 
 	if (memory->shared || memory->trap != USER_TRAP_GUARD)
 		return false;
+	filled_last = filled;
 	follows = follows_another(start, end);
 	window = window_of(start, end);
 	if (window) {
@@ -148,4 +152,25 @@ bool user_window_take(struct user_range *range, uint64_t start, size_t len, bool
 	/* A run that reaches over the border of one is filled as if there was none. */
 	user_window_close(start, end);
 	return filled && follows && open_window(range, start, end);
+}
+
+static bool will_follow(uint64_t start)
+{
+	for (unsigned i = 0; i < STREAMS; i++)
+		if (ends[i] == start)
+			return true;
+	return false;
+}
+
+void user_window_prepare(const struct user_range *range, uint64_t page)
+{
+	const struct user_memory *memory = &range->memory;
+	struct window *window = empty_window();
+
+	if (!window || memory->shared || memory->trap != USER_TRAP_GUARD || !filled_last || will_follow(page) ||
+	    user_window_has(page, memory->page_size))
+		return;
+	record(window, page, page + memory->page_size);
+	if (user_memory_open(memory, page, memory->page_size))
+		record(window, 0, 0);
 }

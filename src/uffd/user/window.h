@@ -22,6 +22,12 @@
  */
 bool user_window_take(struct user_range *range, uint64_t start, size_t len, bool filled);
 
+/*
+ * A hidden page for which a thread is about to wait: makes a window of it, unless that is in vain: where its content would open a larger one, or
+ * is not what was delivered last. Where no window is free nothing is done.
+ */
+void user_window_prepare(const struct user_range *range, uint64_t page);
+
 /* Whether any of [start, start + len) lies open. */
 bool user_window_has(uint64_t start, size_t len);
 
