@@ -81,7 +81,7 @@ struct user_pending_shared {
 	/* The last message was fetched by a reader that sleeps here between them, so it may be about to come back. A guess: relaxed. */
 	_Atomic uint32_t habit;
 	/*
-	 * Spinning (see there): readers that do, which need not be told; where the last fault and the last reader were, plus one; whether it has
+	 * Spinning (see there): readers that do, or step aside, which need not be told; where the last fault and the last reader were, plus one; whether it has
 	 * been worth it. A reader that dies in it leaves its count behind: then spins are in vain, until they are not tried any more.
 	 */
 	_Atomic uint32_t spinning;
@@ -541,7 +541,7 @@ static uint32_t wait_aside(struct user_pending_shared *shared, struct user_ticke
 
 	if (rest)
 		set(shared->rest, rest - 1);
-	if (!is_waiting(word, ticket, goal) || !may_step_aside(shared, get(shared->reader_cpu)))
+	if (!is_waiting(word, ticket, goal) || !may_step_aside(shared, this_cpu()))
 		return word;
 	start = now();
 	for (unsigned i = 0; i < STEPS && is_waiting(word, ticket, goal); i++) {
@@ -557,8 +557,10 @@ static uint32_t spin(struct user_pending *pending, struct user_ticket ticket, en
 	uint32_t word = atomic_load(&ticket.slot->word);
 	uint64_t end;
 
-	if (ticket.expected != USER_EXPECTS_POLLER && !may_spin(pending->shared, get(pending->shared->reader_cpu)))
+	if (get(pending->shared->reader_cpu) == this_cpu())
 		return wait_aside(pending->shared, ticket, goal);
+	if (ticket.expected != USER_EXPECTS_POLLER && !may_spin(pending->shared, get(pending->shared->reader_cpu)))
+		return word;
 	end = now() + SPIN_NS;
 
 	while (is_waiting(word, ticket, goal) && now() < end) {
@@ -963,16 +965,21 @@ void user_pending_renew(struct user_pending *pending)
 static bool spin_for_message(struct user_pending *pending)
 {
 	struct user_pending_shared *shared = pending->shared;
-	bool found = false;
+	bool aside = may_step_aside(shared, get(shared->fault_cpu)), found = false;
 	uint64_t end;
 
-	if (!may_spin(shared, get(shared->fault_cpu)))
+	if (!aside && !may_spin(shared, get(shared->fault_cpu)))
 		return false;
 	atomic_fetch_add(&shared->spinning, 1);
-	for (end = now() + SPIN_NS; !found && now() < end; found = user_pending_unread(pending))
+	if (aside) {
+		step_aside();
+		found = user_pending_unread(pending);
+	}
+	for (end = now() + SPIN_NS; !aside && !found && now() < end; found = user_pending_unread(pending))
 		relax();
 	atomic_fetch_sub(&shared->spinning, 1);
-	note_spin(shared, found);
+	if (!aside)
+		note_spin(shared, found);
 	return found;
 }
 
