@@ -55,8 +55,10 @@ static void end_later(struct nbd_connection *connection, struct uf_store_io *io,
 static int note_end(void *arg, int *error)
 {
 	struct uf_store_io *io = arg;
+	struct nbd_connection *connection = io->own[1];
 
-	end_later(io->own[1], io, *error);
+	io->own[1] = NULL;
+	end_later(connection, io, *error);
 	return 1;
 }
 
@@ -164,12 +166,17 @@ static int64_t issue(struct nbd_connection *connection, struct uf_store_io *io)
 	}
 }
 
-/* What libnbd does not take has not been sent. The connection may be as good as before, or sending has found that it is broken. */
+/*
+ * What libnbd does not take has not been sent. The connection may be as good as before, or sending has found that it is broken; then this one may
+ * have ended with all the others already.
+ */
 static void refuse(struct nbd_connection *connection, struct uf_store_io *io)
 {
 	int err = nbd_get_errno();
 	struct uf_store_cause cause;
 
+	if (!io->own[1])
+		return;
 	if (is_over(connection->handle)) {
 		end_later(connection, io, ENOTCONN);
 		return;
