@@ -303,6 +303,44 @@ TEST(wrong_memory_is_not_attached, "Memory that could be taken away, or is of an
 #define FAULTERS 8
 #define FAULTS   4000
 
+static _Atomic bool let_go;
+
+static int carry_out_late(struct user_pending *view, uint64_t page, const void *tray, uint64_t mode)
+{
+	(void)view;
+	(void)page;
+	(void)tray;
+	(void)mode;
+	while (!atomic_load(&let_go))
+		usleep(1000);
+	return 0;
+}
+
+TEST(late_errand_is_known_for_what_it_was,
+     "An errand that was given up, and carried out after that, has done its request.")
+{
+	static char content[USER_TRAY];
+	struct user_ticket busy = {0};
+	struct waiter waiter;
+	struct uffd_msg msg;
+	int err = 1;
+
+	create();
+	pending.carry_out = carry_out_late;
+	user_pending_attached(&pending, true);
+	start(&waiter, 0x8000);
+	wait_for_ring();
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 1);
+	CHECK(!user_pending_send(&pending, 0, 0x8000, content, 0, &busy, &err));
+	CHECK(busy.slot);
+	CHECK(!user_pending_has_sent(&pending, &busy, 0x9000));
+	CHECK(!user_pending_has_sent(&pending, &busy, 0x8000));
+	atomic_store(&let_go, true);
+	pthread_join(waiter.thread, NULL);
+	CHECK(user_pending_has_sent(&pending, &busy, 0x8000));
+	CHECK(!user_pending_has_sent(&pending, &busy, 0x8000));
+}
+
 static _Atomic uint64_t reads;
 
 static void *fault_often(void *arg)

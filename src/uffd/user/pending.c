@@ -81,8 +81,9 @@ struct user_pending_shared {
 	/* The last message was fetched by a reader that sleeps here between them, so it may be about to come back. A guess: relaxed. */
 	_Atomic uint32_t habit;
 	/*
-	 * Spinning (see there): readers that do, or step aside, which need not be told; where the last fault and the last reader were, plus one; whether it has
-	 * been worth it. A reader that dies in it leaves its count behind: then spins are in vain, until they are not tried any more.
+	 * Spinning (see there): readers that do, or step aside, which need not be told; where the last fault and the last reader were, plus
+	 * one; whether it has been worth it. A reader that dies in it leaves its count behind: then spins are in vain, until they are not
+	 * tried any more.
 	 */
 	_Atomic uint32_t spinning;
 	_Atomic uint16_t fault_cpu, reader_cpu;
@@ -296,13 +297,19 @@ bool user_pending_is_read_elsewhere(const struct user_pending *pending)
 	return reader && reader != this_cpu();
 }
 
+/* Whether the last reader was on this processor, where spinning for it would keep it away. */
+static bool is_here(struct user_pending_shared *shared)
+{
+	return get(shared->reader_cpu) == this_cpu();
+}
+
 /* For a message that has just been put in. */
 static enum user_expected expected_reader(struct user_pending *pending, bool polled)
 {
 	struct user_pending_shared *shared = pending->shared;
 
 	/* Sequentially consistent with the message: a reader that has stopped spinning since then looks once more. */
-	if (polled || atomic_load(&shared->spinning))
+	if (polled || (atomic_load(&shared->spinning) && (is_here(shared) || get(shared->credit) >= 0)))
 		return USER_EXPECTS_POLLER;
 	return get(shared->habit) ? USER_EXPECTS_SLEEPER : USER_EXPECTS_NOBODY;
 }
@@ -557,7 +564,7 @@ static uint32_t spin(struct user_pending *pending, struct user_ticket ticket, en
 	uint32_t word = atomic_load(&ticket.slot->word);
 	uint64_t end;
 
-	if (get(pending->shared->reader_cpu) == this_cpu())
+	if (is_here(pending->shared))
 		return wait_aside(pending->shared, ticket, goal);
 	if (ticket.expected != USER_EXPECTS_POLLER && !may_spin(pending->shared, get(pending->shared->reader_cpu)))
 		return word;
@@ -826,7 +833,8 @@ static struct user_slot *find_reader(struct user_pending *pending, uint64_t page
 static bool hand_over(struct user_slot *slot, uint32_t word, uint32_t tray, uint64_t mode)
 {
 	uint64_t errand = atomic_load(&slot->errand);
-	uint64_t mine = (uint64_t)with_state(word, FREE) << 32 | tray << 8 | mode;
+	/* With a state, so that it differs from none in the first generation as well. */
+	uint64_t mine = (uint64_t)with_state(word, ERRAND) << 32 | tray << 8 | mode;
 
 	/* One for each generation: it may be another monitor's. */
 	if (errand >> 32 == mine >> 32 || !atomic_compare_exchange_strong(&slot->errand, &errand, mine))
@@ -908,6 +916,21 @@ bool user_pending_send(struct user_pending *pending, uint32_t tray, uint64_t pag
 	default:
 		return false;
 	}
+}
+
+bool user_pending_has_sent(struct user_pending *pending, struct user_ticket *busy, uint64_t page)
+{
+	struct user_slot *slot = busy->slot;
+	uint32_t word;
+
+	if (!slot || (get(slot->args[0]) & ~(uint64_t)(USER_TRAY - 1)) != page)
+		return false;
+	word = await(pending->shared, slot, busy->word);
+	if (!same_generation(word, busy->word) || state_of(word) != CARRIED)
+		return false;
+	busy->slot = NULL;
+	give_back(pending, slot);
+	return true;
 }
 
 unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end)

@@ -110,6 +110,12 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 bool user_pending_send(struct user_pending *pending, uint32_t tray, uint64_t page, const void *src, uint64_t mode,
                        struct user_ticket *busy, int *err);
 
+/*
+ * Whether the errand that was given up has put `page` in place after all, for whoever found it there then. While it is under way still,
+ * waits for its end as long as before.
+ */
+bool user_pending_has_sent(struct user_pending *pending, struct user_ticket *busy, uint64_t page);
+
 /* In the owner: a monitor in another process has attached, before it is told so; or it has gone. */
 void user_pending_attached(struct user_pending *pending, bool here);
 

@@ -253,6 +253,21 @@ static bool send_errand(struct remote *remote, struct uffdio_copy *copy, int *er
 	return true;
 }
 
+static int send_copy(struct remote *remote, struct uffdio_copy *copy)
+{
+	int err;
+
+	if (send_errand(remote, copy, &err))
+		return err;
+	err = copy_by_parts(remote, copy);
+	/* It may have been this request's own errand, late. */
+	if (err == -EEXIST && user_pending_has_sent(&remote->pending, &remote->busy, copy->dst)) {
+		copy->copy = USER_TRAY;
+		err = 0;
+	}
+	return err;
+}
+
 static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 {
 	struct remote *remote = uf->state;
@@ -271,8 +286,8 @@ static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 		err = answer_of_the_dead(request);
 	else if (request != UFFDIO_COPY)
 		err = ask(remote, request, arg, _IOC_SIZE(request));
-	else if (!send_errand(remote, arg, &err))
-		err = copy_by_parts(remote, arg);
+	else
+		err = send_copy(remote, arg);
 	lock_release(&remote->lock);
 	restore_signals(before);
 	return err;
