@@ -133,8 +133,11 @@ void bench_limit_memory(size_t bytes);
 /* As bench_read_pages(), of numbered pages. */
 void bench_read_numbered(struct bench *bench, const char *memory, size_t pages);
 
-/* Reads numbered pages in random order on threads, each page once, for some time at the most. Microseconds per read, of the wall clock. */
-double bench_random(const struct bench *bench, const char *memory, size_t pages, unsigned threads);
+/*
+ * Reads `reads` of the first `pages` numbered pages in random order on threads, each page once, for some time at the most. Microseconds per
+ * read, of the wall clock.
+ */
+double bench_random(const struct bench *bench, const char *memory, size_t pages, size_t reads, unsigned threads);
 
 /* Reads all of the numbered pages [first, first + pages): GB/s. */
 double bench_sequential(const struct bench *bench, const char *memory, size_t first, size_t pages);
@@ -196,11 +199,14 @@ bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, b
 
 /* And those of pager.*. */
 #define FILE_MIB     1024  /* of the numbered file */
-#define MEMORY_MIB   256   /* for pages of it, where memory is limited */
+#define MEMORY_MIB   128   /* for pages of it, where memory is limited */
+#define FILL_UP_MIB  160   /* read first, so that pages have to leave */
+#define SEQUENCE_MIB 512   /* read in sequence */
 #define SCALE_PAGES  16384 /* faulted on by all threads together */
 #define SCALE_MIB    64
 #define MOST_READERS 8
 #define SET_PAGES    25600 /* the working set: 100 MiB */
+#define SET_MIB      256   /* its budget */
 #define KEYS_MIB     256   /* sorted */
 #define SORT_MIB     128   /* in so much memory */
 /* Never 0, so that a page of zeros is noticed. */

@@ -40,8 +40,8 @@ static const struct figure figures[] = {
 	{"pager.random.cold.8", "us", pager_cold_8, mmap_cold_8, FREE, .memory = MEMORY_MIB, .needs = LIMIT},
 	{"pager.seq.cold", "GB/s", pager_sequential, mmap_sequential, FREE, .memory = MEMORY_MIB, .needs = LIMIT},
 	{"pager.sort", "s", pager_sort, mmap_sort, FREE, .memory = KEYS_MIB, .needs = LIMIT},
-	{"pager.workingset", "ms", pager_replay, pager_on_demand, FREE, .memory = MEMORY_MIB, .needs = DISK},
-	{"pager.workingset.memcpy", "ms", pager_replay, bare_copy_set, FREE, .memory = MEMORY_MIB, .needs = DISK},
+	{"pager.workingset", "ms", pager_replay, pager_on_demand, FREE, .memory = SET_MIB, .needs = DISK},
+	{"pager.workingset.memcpy", "ms", pager_replay, bare_copy_set, FREE, .memory = SET_MIB, .needs = DISK},
 };
 
 #define COUNT (sizeof(figures) / sizeof(figures[0]))

@@ -90,7 +90,7 @@ static void scale(struct bench *bench, unsigned threads)
 {
 	struct paged paged = map_warm(bench, SCALE_PAGES, UF_PAGER_INLINE);
 
-	bench_sample(bench, bench_random(bench, paged.memory, SCALE_PAGES, threads));
+	bench_sample(bench, bench_random(bench, paged.memory, SCALE_PAGES, SCALE_PAGES, threads));
 }
 
 void pager_scale_1(struct bench *bench)
@@ -127,13 +127,13 @@ static struct paged map_cold(struct bench *bench)
 static void cold(struct bench *bench, unsigned threads)
 {
 	struct paged paged = map_cold(bench);
-	size_t pages = FILE_MIB * MIB / bench->page, fill = MEMORY_MIB * MIB * 5 / 4 / bench->page;
+	size_t pages = FILE_MIB * MIB / bench->page, fill = FILL_UP_MIB * MIB / bench->page;
 
 	/* Until pages have to leave. */
 	advise(&paged, UF_PAGER_SEQUENTIAL);
 	bench_sequential(bench, paged.memory, pages - fill, fill);
 	advise(&paged, UF_PAGER_RANDOM);
-	bench_sample(bench, bench_random(bench, paged.memory, pages - fill, threads));
+	bench_sample(bench, bench_random(bench, paged.memory, pages - fill, pages - fill, threads));
 }
 
 void pager_cold(struct bench *bench)
@@ -151,7 +151,7 @@ void pager_sequential(struct bench *bench)
 	struct paged paged = map_cold(bench);
 
 	advise(&paged, UF_PAGER_SEQUENTIAL);
-	bench_sample(bench, bench_sequential(bench, paged.memory, 0, FILE_MIB * MIB / bench->page));
+	bench_sample(bench, bench_sequential(bench, paged.memory, 0, SEQUENCE_MIB * MIB / bench->page));
 }
 
 void pager_sort(struct bench *bench)
@@ -177,11 +177,19 @@ void pager_sort(struct bench *bench)
 
 static struct paged map_set(void)
 {
-	return map_numbered(FILE_MIB * MIB, MEMORY_MIB * MIB, UF_PAGER_INLINE);
+	return map_numbered(FILE_MIB * MIB, SET_MIB * MIB, UF_PAGER_INLINE);
+}
+
+/* The same in each round: it is recorded once. */
+static uint32_t *set_pages(const struct bench *bench)
+{
+	struct bench first = {.page = bench->page};
+
+	return bench_order(&first, FILE_MIB * MIB / bench->page);
 }
 
 /* By a run of its own, before what is measured. */
-static void record_set(struct bench *bench, const uint32_t *pages, const char *path)
+static void record_set(const struct bench *bench, const uint32_t *pages, const char *path)
 {
 	struct paged paged = map_set();
 
@@ -192,33 +200,31 @@ static void record_set(struct bench *bench, const uint32_t *pages, const char *p
 	uf_store_close(paged.store);
 }
 
-void pager_replay(struct bench *bench)
+static void touch_set(struct bench *bench, bool replay)
 {
-	uint32_t *pages = bench_order(bench, FILE_MIB * MIB / bench->page);
+	uint32_t *pages = set_pages(bench);
 	struct paged paged;
 	char path[400];
 	uint64_t start;
 
 	snprintf(path, sizeof(path), "%s", bench_path("set"));
-	bench_warm_cache(bench_path(NUMBERED), FILE_MIB * MIB);
-	record_set(bench, pages, path);
+	if (replay && access(path, F_OK))
+		record_set(bench, pages, path);
 	bench_drop_cache(bench, bench_path(NUMBERED));
 	paged = map_set();
 	start = now_ns();
-	must(uf_pager_replay(paged.pager, paged.memory, path, 1), "uf_pager_replay");
+	if (replay)
+		must(uf_pager_replay(paged.pager, paged.memory, path, 1), "uf_pager_replay");
 	bench_touch(bench, paged.memory, pages, SET_PAGES);
 	bench_sample(bench, (double)(now_ns() - start) / 1e6);
 }
 
+void pager_replay(struct bench *bench)
+{
+	touch_set(bench, true);
+}
+
 void pager_on_demand(struct bench *bench)
 {
-	uint32_t *pages = bench_order(bench, FILE_MIB * MIB / bench->page);
-	struct paged paged;
-	uint64_t start;
-
-	bench_drop_cache(bench, bench_path(NUMBERED));
-	paged = map_set();
-	start = now_ns();
-	bench_touch(bench, paged.memory, pages, SET_PAGES);
-	bench_sample(bench, (double)(now_ns() - start) / 1e6);
+	touch_set(bench, false);
 }

@@ -61,29 +61,29 @@ static void *read_random(void *arg)
 	return NULL;
 }
 
-double bench_random(const struct bench *bench, const char *memory, size_t pages, unsigned threads)
+double bench_random(const struct bench *bench, const char *memory, size_t pages, size_t reads, unsigned threads)
 {
 	struct reader readers[MOST_READERS];
 	uint32_t *order = bench_order(bench, pages);
 	uint64_t start = now_ns();
-	size_t reads = 0;
+	size_t done = 0;
 
 	for (unsigned i = 0; i < threads; i++) {
 		readers[i] = (struct reader){.memory = memory,
 		                             .order = order,
 		                             .first = i,
 		                             .step = threads,
-		                             .count = pages,
+		                             .count = reads,
 		                             .page = bench->page,
 		                             .deadline = start + READ_NS};
 		must(-pthread_create(&readers[i].thread, NULL, read_random, &readers[i]), "pthread_create");
 	}
 	for (unsigned i = 0; i < threads; i++) {
 		pthread_join(readers[i].thread, NULL);
-		reads += readers[i].reads;
+		done += readers[i].reads;
 	}
 	free(order);
-	return (double)(now_ns() - start) / 1e3 / (double)reads;
+	return (double)(now_ns() - start) / 1e3 / (double)done;
 }
 
 void bench_touch(const struct bench *bench, const char *memory, const uint32_t *pages, size_t count)
