@@ -256,7 +256,7 @@ static uint64_t choose(const struct replay *replay, uint64_t *offsets, uint64_t 
 }
 
 /* At once not more than this, so that the end of the pager is noticed. */
-#define AT_ONCE 256u
+#define AT_ONCE 4096u
 
 /* The pages are units of the mapping. */
 static int bring_units(struct uf_pager *pager, const struct replay *replay, uint64_t *offsets, uint64_t count)

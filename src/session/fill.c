@@ -394,6 +394,11 @@ static void leave_flight(struct session *session, unsigned phase)
 		futex_wake(&session->in_flight[phase], INT_MAX);
 }
 
+void fill_end(const struct fill *fill)
+{
+	leave_flight(fill->session, fill->phase);
+}
+
 /* Whether the page was claimed for it: of a sparse fill not all are. */
 static bool is_own(const struct fill *fill, uint64_t addr)
 {
@@ -573,4 +578,12 @@ void fill_submit(struct fill *fill)
 		fill->request.result = err;
 		complete(&fill->request);
 	}
+}
+
+void fill_fetch(struct fill *fill)
+{
+	struct uf_store *store = store_of(fill);
+
+	fill->request.result = uf_store_read(store, fill->buffer, fill->len, offset_at(&fill->range, fill->addr));
+	complete(&fill->request);
 }

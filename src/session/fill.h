@@ -61,6 +61,12 @@ void fill_begin(struct fill *fill);
 /* After fill_begin(): begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate. */
 void fill_submit(struct fill *fill);
 
+/* The same, on this thread: it waits for the store. */
+void fill_fetch(struct fill *fill);
+
+/* One that began, and is no fetch, has ended. Outside the gate. */
+void fill_end(const struct fill *fill);
+
 /* A page of zeros for `addr`, which was claimed: it is dirty then. 0 or -errno. [signal] */
 int fill_zero(struct session *session, const struct space_range *range, uint64_t addr);
 

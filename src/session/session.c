@@ -9,11 +9,14 @@
 
 #include "session/fault.h"
 #include "session/loop.h"
+#include "store/store.h"
 
 /* Read at once by session_bring(). */
 #define BRING_BYTES ((uint64_t)1 << 20)
 /* What lies between two pages of a set costs less to be read than a second read. */
 #define GAP ((uint64_t)16 << 10)
+/* Pages of a set whose reads have begun ahead of the one that is waited for. */
+#define ANNOUNCED 256u
 
 signal_mask session_enter(struct session *session)
 {
@@ -202,31 +205,68 @@ static int gather_set(struct session *session, const uint64_t *addrs, size_t cou
 	return 0;
 }
 
+/* Begins to read what is close together, for a store that can do so without a thread. */
+static bool announce(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit)
+{
+	signal_mask before = session_enter(session);
+	struct fill fill = {.session = session};
+	struct uf_store *store = NULL;
+	bool can;
+
+	if (space_find(session->space, addrs[0], &fill.range))
+		store = source_of(&fill.range)->store;
+	/* In flight, so that the store is not closed meanwhile. */
+	if (store)
+		fill_begin(&fill);
+	session_leave(session, before);
+	if (!store)
+		return false;
+	can = store_will_need(store, addrs[count - 1] + unit - addrs[0], offset_at(&fill.range, addrs[0]));
+	fill_end(&fill);
+	return can;
+}
+
+/* Brings what is close together. `fetch`: it is on its way already, and is waited for here. */
+static int bring_close(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit, bool fetch)
+{
+	struct fill *fill = calloc(1, sizeof(*fill));
+	signal_mask before;
+	char *buffer;
+	int err;
+
+	if (!fill)
+		return -ENOMEM;
+	buffer = buffers_take(&session->buffers, addrs[count - 1] + unit - addrs[0], BUFFERS_AHEAD);
+	before = session_enter(session);
+	err = gather_set(session, addrs, count, unit, fill);
+	if (fill->len)
+		fill_begin(fill);
+	session_leave(session, before);
+	fill->buffer = buffer;
+	if (!fill->len) {
+		buffers_give(&session->buffers, buffer);
+		free(fill);
+	} else if (fetch) {
+		fill_fetch(fill);
+	} else {
+		fill_submit(fill);
+	}
+	return err;
+}
+
 int session_bring_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit)
 {
+	size_t announced = 0;
+	bool can = true;
 	int err = 0;
 
 	for (size_t done = 0, n; !err && done < count; done += n) {
-		struct fill *fill = calloc(1, sizeof(*fill));
-		signal_mask before;
-		char *buffer;
-
-		if (!fill)
-			return -ENOMEM;
-		n = close_together(addrs + done, count - done, unit);
-		buffer = buffers_take(&session->buffers, addrs[done + n - 1] + unit - addrs[done], BUFFERS_AHEAD);
-		before = session_enter(session);
-		err = gather_set(session, addrs + done, n, unit, fill);
-		if (fill->len)
-			fill_begin(fill);
-		session_leave(session, before);
-		fill->buffer = buffer;
-		if (fill->len) {
-			fill_submit(fill);
-			continue;
+		for (; can && announced < count && announced < done + ANNOUNCED; announced += n) {
+			n = close_together(addrs + announced, count - announced, unit);
+			can = announce(session, addrs + announced, n, unit);
 		}
-		buffers_give(&session->buffers, buffer);
-		free(fill);
+		n = close_together(addrs + done, count - done, unit);
+		err = bring_close(session, addrs + done, n, unit, can);
 	}
 	return err;
 }

@@ -58,6 +58,13 @@ static int file_try_read(void *state, void *buf, size_t len, uint64_t offset)
 	return n == (long)len ? 0 : -EAGAIN;
 }
 
+static void file_will_need(void *state, size_t len, uint64_t offset)
+{
+	const struct file *file = state;
+
+	raw_syscall6(SYS_fadvise64, file->fd, (long)offset, (long)len, POSIX_FADV_WILLNEED, 0, 0);
+}
+
 static int64_t file_write(void *state, const void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause)
 {
 	const struct file *file = state;
@@ -185,6 +192,7 @@ int store_open_file(struct store_opened *opened, const char *rest, unsigned flag
 		.state = file,
 		.size = size,
 		.flags = UF_STORE_TRIES_IN_SIGNAL | UF_STORE_READS_IN_SIGNAL,
+		.will_need = file_will_need,
 	};
 	return 0;
 }

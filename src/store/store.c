@@ -23,6 +23,7 @@
 struct uf_store {
 	struct uf_store_ops ops;
 	void *state;
+	void (*will_need)(void *state, size_t len, uint64_t offset);
 	uint64_t size;
 	unsigned flags;
 	char *name;
@@ -213,6 +214,13 @@ int store_read_once(struct uf_store *store, void *buf, size_t len, uint64_t offs
 	return err ? err : transfer(store, &request, NULL);
 }
 
+bool store_will_need(struct uf_store *store, size_t len, uint64_t offset)
+{
+	if (store->will_need)
+		store->will_need(store->state, len, offset);
+	return store->will_need;
+}
+
 int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_extent *extent)
 {
 	uint64_t left;
@@ -355,6 +363,7 @@ static int create(struct uf_store **out, const struct store_opened *opened, cons
 	}
 	store->ops = *opened->ops;
 	store->state = opened->state;
+	store->will_need = opened->will_need;
 	store->size = opened->size;
 	store->flags = opened->flags | options->flags;
 	if (!store->ops.write)

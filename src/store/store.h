@@ -8,6 +8,8 @@
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
+#include <stdbool.h>
+
 #include <userfault/store.h>
 
 /* What an opener says of what it has opened. */
@@ -16,6 +18,8 @@ struct store_opened {
 	void *state;
 	uint64_t size;
 	unsigned flags;
+	/* Begins to read it, so that a read finds it at hand; does not wait for it. NULL: not offered. */
+	void (*will_need)(void *state, size_t len, uint64_t offset);
 };
 
 typedef int store_opener(struct store_opened *opened, const char *rest, unsigned flags, struct uf_store_cause *cause);
@@ -27,6 +31,9 @@ store_opener store_open_memory, store_open_file;
  * The rest is as with uf_store_read().
  */
 int store_read_once(struct uf_store *store, void *buf, size_t len, uint64_t offset);
+
+/* That it will be read soon, by somebody who waits. False: the store cannot begin without that. */
+bool store_will_need(struct uf_store *store, size_t len, uint64_t offset);
 
 /* The last attempt that failed: what was asked for, and why it failed. "" for none. */
 void store_last_failure(struct uf_store *store, char *line, size_t size);
