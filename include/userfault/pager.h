@@ -70,7 +70,7 @@ struct uf_pager_options {
 	/* A folder: written pages of private mappings leave to a nameless file there. NULL: /var/tmp */
 	const char *scratch;
 	/*
-	 * Told of what fails, one line each; may be NULL. On any thread, with locks held: it must neither wait, nor call functions of
+	 * Told of what fails, one line each; may be NULL. On any thread, with locks held and signals blocked: it must neither wait, nor call functions of
 	 * the pager or the store, nor touch what is mapped.
 	 */
 	void (*failed)(void *arg, const char *cause);

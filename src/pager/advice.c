@@ -64,14 +64,13 @@ static void forget_use(struct uf_pager *pager, const struct space_range *range, 
 /* The hand begins there, and finds nothing that it would spare. */
 static void dont_need(struct uf_pager *pager, uint64_t start, uint64_t len)
 {
-	signal_mask before;
+	signal_mask locked = clean_lock(pager), before;
 
-	pthread_mutex_lock(&pager->cleaning);
 	before = session_enter(&pager->session);
 	for_pages(pager, start, len, forget_use);
 	pager->hand = start;
 	session_leave(&pager->session, before);
-	pthread_mutex_unlock(&pager->cleaning);
+	clean_unlock(pager, locked);
 }
 
 int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pager_advice advice)
@@ -239,6 +238,7 @@ int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats)
 {
 	struct uf_pager_stats now = {.size = sizeof(now)};
 	struct session_stats *from;
+	signal_mask before;
 	size_t size;
 
 	if (!pager || !stats || stats->size < offsetof(struct uf_pager_stats, latency_p50))
@@ -259,9 +259,9 @@ int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats)
 	now.evicted = get(&pager->evicted);
 	now.errors = get(&pager->errors);
 	count_latency(from, &now);
-	pthread_mutex_lock(&pager->mappings_lock);
+	before = mappings_lock(pager);
 	memcpy(now.last_error, pager->last_error, sizeof(now.last_error));
-	pthread_mutex_unlock(&pager->mappings_lock);
+	mappings_unlock(pager, before);
 	size = stats->size < sizeof(now) ? stats->size : sizeof(now);
 	now.size = stats->size;
 	memcpy(stats, &now, size);

@@ -642,6 +642,20 @@ void clean_forget(struct uf_pager *pager, uint64_t addr, uint64_t len)
 	restore_signals(before);
 }
 
+signal_mask clean_lock(struct uf_pager *pager)
+{
+	signal_mask before = block_signals();
+
+	pthread_mutex_lock(&pager->cleaning);
+	return before;
+}
+
+void clean_unlock(struct uf_pager *pager, signal_mask before)
+{
+	pthread_mutex_unlock(&pager->cleaning);
+	restore_signals(before);
+}
+
 /* One step towards more room. False: there was nothing to be done at this moment. */
 static bool make_room(struct uf_pager *pager)
 {
@@ -812,10 +826,10 @@ int clean_write(struct uf_pager *pager, uint64_t addr, uint64_t len)
 	int err = batch ? 0 : -ENOMEM, first = err;
 
 	while (batch && at < end) {
-		signal_mask before;
+		signal_mask locked, before;
 
 		*batch = (struct batch){.writing = {.pieces = batch->pieces, .room = WRITES}};
-		pthread_mutex_lock(&pager->cleaning);
+		locked = clean_lock(pager);
 		before = session_enter(&pager->session);
 		err = fill_batch(pager, &at, end, batch);
 		session_leave(&pager->session, before);
@@ -826,7 +840,7 @@ int clean_write(struct uf_pager *pager, uint64_t addr, uint64_t len)
 			undo_failed(pager, batch);
 		if (!first)
 			first = err;
-		pthread_mutex_unlock(&pager->cleaning);
+		clean_unlock(pager, locked);
 		if (!batch->copied)
 			sched_yield();
 		if (first && first != -EAGAIN)

@@ -33,18 +33,33 @@ static inline uint64_t round_up(uint64_t n, uint64_t unit)
  * What the session asks.
  */
 
+signal_mask mappings_lock(struct uf_pager *pager)
+{
+	signal_mask before = block_signals();
+
+	pthread_mutex_lock(&pager->mappings_lock);
+	return before;
+}
+
+void mappings_unlock(struct uf_pager *pager, signal_mask before)
+{
+	pthread_mutex_unlock(&pager->mappings_lock);
+	restore_signals(before);
+}
+
 void pager_failed(struct uf_pager *pager, struct uf_store *store, const char *what, uint64_t offset, int err)
 {
 	char line[sizeof(pager->last_error)], cause[sizeof(line) / 2];
+	signal_mask before;
 
 	/* Another request to the same store may have failed since; it hardly has another cause. */
 	store_last_failure(store, cause, sizeof(cause));
 	snprintf(line, sizeof(line), "%s at %llu given up: %s%s%s", what, (unsigned long long)offset, strerror(-err),
 	         cause[0] ? ": " : "", cause);
 	atomic_fetch_add(&pager->errors, 1);
-	pthread_mutex_lock(&pager->mappings_lock);
+	before = mappings_lock(pager);
 	memcpy(pager->last_error, line, sizeof(line));
-	pthread_mutex_unlock(&pager->mappings_lock);
+	mappings_unlock(pager, before);
 	if (pager->options.failed)
 		pager->options.failed(pager->options.arg, line);
 }
@@ -259,22 +274,23 @@ struct mapping *pager_mapping(struct uf_pager *pager, uint64_t addr)
 
 static void link_mapping(struct uf_pager *pager, struct mapping *mapping)
 {
-	pthread_mutex_lock(&pager->mappings_lock);
+	signal_mask before = mappings_lock(pager);
+
 	mapping->next = pager->mappings;
 	pager->mappings = mapping;
-	pthread_mutex_unlock(&pager->mappings_lock);
+	mappings_unlock(pager, before);
 }
 
 static void unlink_mapping(struct uf_pager *pager, struct mapping *mapping)
 {
+	signal_mask before = mappings_lock(pager);
 	struct mapping **link = &pager->mappings;
 
-	pthread_mutex_lock(&pager->mappings_lock);
 	while (*link && *link != mapping)
 		link = &(*link)->next;
 	if (*link)
 		*link = mapping->next;
-	pthread_mutex_unlock(&pager->mappings_lock);
+	mappings_unlock(pager, before);
 }
 
 /* Where written pages of a private mapping go that must leave: a file without a name, as large as it needs to be, and full of holes. */
@@ -513,17 +529,18 @@ static int unmap(struct uf_pager *pager, struct mapping *mapping, uint64_t start
 {
 	uint64_t end = start + len;
 	int err = write && (mapping->flags & UF_PAGER_SHARED) ? clean_write(pager, start, len) : 0;
+	signal_mask locked;
 	bool last;
 
 	if (err)
 		return err;
-	pthread_mutex_lock(&pager->cleaning);
+	locked = clean_lock(pager);
 	while (!err && next_part(pager, mapping, &start, end, &len)) {
 		err = cut(pager, mapping, start, len);
 		start += len;
 	}
 	last = !err && !mapping->mapped;
-	pthread_mutex_unlock(&pager->cleaning);
+	clean_unlock(pager, locked);
 	if (last) {
 		unlink_mapping(pager, mapping);
 		/* Its store may be closed after this. */
@@ -598,16 +615,17 @@ static size_t stores_in(struct uf_pager *pager, uint64_t start, uint64_t end, st
 static int flush_stores(struct uf_pager *pager, uint64_t start, uint64_t end)
 {
 	struct uf_store **stores;
+	signal_mask before;
 	size_t count;
 	int err = 0;
 
 	pthread_rwlock_rdlock(&pager->flushing);
-	pthread_mutex_lock(&pager->mappings_lock);
+	before = mappings_lock(pager);
 	count = stores_in(pager, start, end, NULL, 0);
 	stores = calloc(count + 1, sizeof(struct uf_store *));
 	if (stores)
 		stores_in(pager, start, end, stores, count);
-	pthread_mutex_unlock(&pager->mappings_lock);
+	mappings_unlock(pager, before);
 	if (!stores)
 		err = -ENOMEM;
 	for (size_t i = 0; stores && i < count; i++) {

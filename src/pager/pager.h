@@ -10,8 +10,8 @@
  * written by two at a time, and no page leaves while another one's write may still fail. No fault ever waits for it by name; one that
  * waits for room, or for a page that is LEAVING, waits for its holder.
  *
- * Signals: who holds a lock other than `cleaning` has them blocked. `cleaning` is not taken in handlers, nor is anything that
- * touches mapped memory done under it.
+ * Signals: who holds one of these locks has them blocked, for a handler that touches mapped memory may have to wait for room, or for
+ * whatever tells of a failure, and so for the holder. Nothing that touches mapped memory is done under them but to what is claimed.
  */
 #ifndef PAGER_PAGER_H
 #define PAGER_PAGER_H
@@ -90,6 +90,8 @@ struct uf_pager {
 };
 
 /* pager.c */
+signal_mask mappings_lock(struct uf_pager *pager); /* takes `mappings_lock` */
+void mappings_unlock(struct uf_pager *pager, signal_mask before);
 void pager_failed(struct uf_pager *pager, struct uf_store *store, const char *what, uint64_t offset, int err);
 struct mapping *pager_mapping(struct uf_pager *pager, uint64_t addr); /* that addr lies in, or NULL */
 
@@ -108,6 +110,8 @@ void budget_wake_evictor(struct uf_pager *pager);
 bool budget_wants(struct uf_pager *pager);
 
 /* clean.c */
+signal_mask clean_lock(struct uf_pager *pager); /* takes `cleaning` */
+void clean_unlock(struct uf_pager *pager, signal_mask before);
 void *clean_evictor(void *arg);
 int clean_restore(void *arg, const struct space_range *range, uint64_t addr);
 /* uf_pager_flush() without the stores' own. */

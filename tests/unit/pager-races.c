@@ -375,6 +375,95 @@ BOTH_WAYS(pins_against_evictions,
 	uf_store_close(store);
 }
 
+/*
+ * A thread that is signalled at a random moment of each of its steps.
+ */
+
+static struct {
+	char *at;
+	unsigned seed;
+	pthread_t self;
+	_Atomic unsigned steps, handled;
+	_Atomic bool end;
+} signalled;
+
+static void touch_in_handler(int sig)
+{
+	(void)sig;
+	for (int i = 0; i < 4; i++) {
+		uint64_t page = (uint64_t)rand_r(&signalled.seed) % 1024 * PAGE;
+
+		if (signalled.at[page + 1] != paged_content(page + 1))
+			abort();
+		signalled.at[page] = 'h';
+	}
+	atomic_fetch_add(&signalled.handled, 1);
+}
+
+static void *send_signals(void *arg)
+{
+	unsigned seed = 3;
+
+	(void)arg;
+	for (unsigned seen = 0; !atomic_load(&signalled.end);) {
+		unsigned handled = atomic_load(&signalled.handled);
+
+		if (atomic_load(&signalled.steps) == seen) {
+			sched_yield();
+			continue;
+		}
+		seen = atomic_load(&signalled.steps);
+		usleep((useconds_t)rand_r(&seed) % 300);
+		pthread_kill(signalled.self, SIGUSR1);
+		while (atomic_load(&signalled.handled) == handled)
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void step(struct uf_pager *pager, char *at, unsigned i)
+{
+	atomic_fetch_add(&signalled.steps, 1);
+	switch (i % 5) {
+	case 0:
+		for (uint64_t page = 0; page < 48; page++)
+			at[page * PAGE] = (char)i;
+		break;
+	case 1:
+		CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+		break;
+	case 2:
+		CHECK_EQ(uf_pager_advise(pager, at, 4 * MIB, UF_PAGER_DONTNEED), 0);
+		break;
+	case 3:
+		CHECK_EQ(uf_pager_pin(pager, at + PAGE, 2 * PAGE), 0);
+		CHECK_EQ(uf_pager_unpin(pager, at + PAGE, 2 * PAGE), 0);
+		break;
+	default:
+		paged_stats(pager);
+	}
+}
+
+BOTH_WAYS(signal_handlers_touch,
+          "Handlers of the program's own signals may touch the memory, whatever the thread was doing.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(32 * PAGE);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	pthread_t sender;
+
+	signalled.at = at;
+	signalled.self = pthread_self();
+	signal(SIGUSR1, touch_in_handler);
+	CHECK_EQ(pthread_create(&sender, NULL, send_signals, NULL), 0);
+	for (unsigned i = 0; i < 1000; i++)
+		step(pager, at, i);
+	atomic_store(&signalled.end, true);
+	pthread_join(sender, NULL);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
 struct writer {
 	pthread_t thread;
 	struct uf_pager *pager;
