@@ -553,7 +553,9 @@ static uint32_t claim_oldest(struct uf_pager *pager, uint32_t most, struct writi
 				break;
 			}
 			if (!slot->dirty) {
+				lock_take(&rest->lock);
 				slot->live = false;
+				lock_release(&rest->lock);
 				session_release(session, state, SPACE_MISSING, 0, 0);
 			}
 		}
@@ -562,7 +564,49 @@ static uint32_t claim_oldest(struct uf_pager *pager, uint32_t most, struct writi
 	return count;
 }
 
-/* What was to be written is, or stays at rest. The slots that lie before the first that stays. */
+/*
+ * What could not be written is dirty, and in memory, again: at rest it would keep all that came after it. Its place is emptied at once, so
+ * that no more than one unit is there twice. False: it stays.
+ */
+static bool put_back(struct uf_pager *pager, const struct space_range *range, uint64_t addr, struct rest_slot *slot)
+{
+	int err;
+
+	fill_copy(&pager->session, range->unit, addr, rest_at(&pager->rest, slot), range->unit, false, &err);
+	if (err)
+		return false;
+	lock_take(&pager->rest.lock);
+	slot->live = false;
+	slot->back = true;
+	lock_release(&pager->rest.lock);
+	empty_ring(rest_at(&pager->rest, slot), range->unit);
+	return true;
+}
+
+/* One unit of what was to be written is, or is back. False: it stays at rest. */
+static bool release_unit(struct uf_pager *pager, const struct piece *piece, uint64_t addr, struct rest_slot *slot)
+{
+	unsigned saved = piece->mapping->flags & UF_PAGER_PRIVATE ? SPACE_SAVED : 0;
+	struct session *session = &pager->session;
+	struct space_range range;
+
+	if (!space_find(session->space, addr, &range))
+		return true;
+	if (!piece->request.result) {
+		lock_take(&pager->rest.lock);
+		slot->live = false;
+		lock_release(&pager->rest.lock);
+		session_release(session, state_at(&range, addr), SPACE_MISSING, saved, 0);
+	} else if (put_back(pager, &range, addr, slot)) {
+		session_release(session, state_at(&range, addr), SPACE_DIRTY, SPACE_ACTIVE, 0);
+	} else {
+		session_release(session, state_at(&range, addr), SPACE_RESTING, 0, 0);
+		return false;
+	}
+	return true;
+}
+
+/* The slots that lie before the first that stays. */
 static uint32_t release_written(struct uf_pager *pager, struct writing *writing, uint32_t count)
 {
 	struct rest *rest = &pager->rest;
@@ -570,27 +614,19 @@ static uint32_t release_written(struct uf_pager *pager, struct writing *writing,
 
 	for (size_t i = 0; i < writing->count; i++) {
 		struct piece *piece = &writing->pieces[i];
-		unsigned set = piece->mapping->flags & UF_PAGER_PRIVATE ? SPACE_SAVED : 0;
-		int err = piece->request.result;
 
 		for (uint64_t at = 0; at < piece->len; at += piece->unit) {
 			uint32_t index = (uint32_t)((piece->from + at - rest->memory) / (ptrdiff_t)rest->page);
 			uint32_t behind = (index - oldest) & (rest->slots - 1);
-			struct space_range range;
 
-			if (err && behind < count)
+			if (!release_unit(pager, piece, piece->addr + at, &rest->slot[index]) && behind < count)
 				count = behind;
-			if (!err)
-				rest->slot[index].live = false;
-			if (space_find(pager->session.space, piece->addr + at, &range))
-				session_release(&pager->session, state_at(&range, piece->addr + at),
-				                err ? SPACE_RESTING : SPACE_MISSING, err ? 0 : set, 0);
 		}
 	}
 	return count;
 }
 
-/* False: nothing could be, at this moment. */
+/* False: nothing left, at this moment. */
 static bool retire(struct uf_pager *pager)
 {
 	struct piece pieces[WRITES];
@@ -608,7 +644,7 @@ static bool retire(struct uf_pager *pager)
 	session_leave(&pager->session, before);
 	if (bytes)
 		budget_dismiss(pager, bytes);
-	return count > 0;
+	return bytes > 0;
 }
 
 int clean_restore(void *arg, const struct space_range *range, uint64_t addr)

@@ -110,7 +110,7 @@ uint32_t rest_pop(struct rest *rest, uint32_t count, void (*memory)(void *arg, c
 
 		if (slot->pages)
 			unlink_slot(rest, slot);
-		pages += slot->pages;
+		pages += slot->back ? 0 : slot->pages;
 		*slot = (struct rest_slot){0};
 	}
 	lock_release(&rest->lock);

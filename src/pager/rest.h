@@ -26,6 +26,7 @@ struct rest_slot {
 	uint32_t pages; /* of the unit that begins here; 0: none does */
 	_Atomic bool live;
 	bool dirty;
+	bool back; /* its page is in memory again, and what it took is taken there */
 };
 
 struct rest {
@@ -60,7 +61,7 @@ struct rest_slot *rest_oldest(struct rest *rest, uint32_t ahead);
 
 /*
  * The oldest `count` slots are free again, and their memory: `memory` is called for each piece of it, to give it back. How many pages there
- * were in them.
+ * were in them, without those that are back.
  */
 uint32_t rest_pop(struct rest *rest, uint32_t count, void (*memory)(void *arg, char *at, size_t len), void *arg);
 

@@ -290,3 +290,33 @@ void sleeper_wait(struct sleeper *sleeper)
 		sched_yield();
 	} while (!state || state[2] == 'R');
 }
+
+static void *touch(void *arg)
+{
+	struct toucher *toucher = arg;
+
+	sleeper_here(&toucher->sleeper);
+	toucher->sig = toucher->write ? touch_write(toucher->at, 't') : touch_read(toucher->at, &toucher->byte);
+	return NULL;
+}
+
+static void start(struct toucher *toucher, char *at, bool write)
+{
+	*toucher = (struct toucher){.at = at, .write = write};
+	CHECK_EQ(pthread_create(&toucher->sleeper.thread, NULL, touch, toucher), 0);
+}
+
+void start_touch(struct toucher *toucher, const char *at)
+{
+	start(toucher, (char *)(uintptr_t)at, false);
+}
+
+void start_write(struct toucher *toucher, char *at)
+{
+	start(toucher, at, true);
+}
+
+void end_touch(struct toucher *toucher)
+{
+	pthread_join(toucher->sleeper.thread, NULL);
+}

@@ -99,6 +99,19 @@ struct sleeper {
 	_Atomic int tid; /* its own to set, by sleeper_here() */
 };
 
+/* A thread that touches one byte: what it read, and the signal that this raised. */
+struct toucher {
+	struct sleeper sleeper;
+	char *at;
+	bool write;
+	char byte;
+	int sig;
+};
+
+void start_touch(struct toucher *toucher, const char *at);
+void start_write(struct toucher *toucher, char *at);
+void end_touch(struct toucher *toucher);
+
 void sleeper_here(struct sleeper *sleeper);
 void sleeper_wait(struct sleeper *sleeper);
 

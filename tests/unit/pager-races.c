@@ -13,34 +13,6 @@
 #define KIB  ((uint64_t)1 << 10)
 #define MIB  ((uint64_t)1 << 20)
 
-/* A thread that touches one byte: what it read, and the signal that this raised. */
-struct toucher {
-	struct sleeper sleeper;
-	const char *at;
-	char byte;
-	int sig;
-};
-
-static void *touch(void *arg)
-{
-	struct toucher *toucher = arg;
-
-	sleeper_here(&toucher->sleeper);
-	toucher->sig = touch_read(toucher->at, &toucher->byte);
-	return NULL;
-}
-
-static void start_touch(struct toucher *toucher, const char *at)
-{
-	*toucher = (struct toucher){.at = at};
-	CHECK_EQ(pthread_create(&toucher->sleeper.thread, NULL, touch, toucher), 0);
-}
-
-static void end_touch(struct toucher *toucher)
-{
-	pthread_join(toucher->sleeper.thread, NULL);
-}
-
 /*
  * Touches that come together: the loop is kept busy until all of them are there, and then finds them at once. Inline there is nothing
  * to be merged.
