@@ -765,7 +765,8 @@ static int copy_dirty(struct uf_pager *pager, const struct space_range *range, u
 	return err;
 }
 
-static void copy_resting(struct uf_pager *pager, const struct space_range *range, uint64_t addr, struct batch *batch)
+/* -EAGAIN: it has just gone back, and may be dirty there. */
+static int copy_resting(struct uf_pager *pager, const struct space_range *range, uint64_t addr, struct batch *batch)
 {
 	struct rest_slot *slot;
 	char *to = pager->copies + batch->copied;
@@ -779,6 +780,7 @@ static void copy_resting(struct uf_pager *pager, const struct space_range *range
 		add_piece(&batch->writing, range, addr, to);
 	}
 	lock_release(&pager->rest.lock);
+	return slot ? 0 : -EAGAIN;
 }
 
 /* Whether there is room for one more of them. */
@@ -812,7 +814,7 @@ static int fill_batch(struct uf_pager *pager, uint64_t *at, uint64_t end, struct
 			if (now == SPACE_LEAVING)
 				return -EAGAIN;
 			if (now == SPACE_RESTING)
-				copy_resting(pager, &range, *at, batch);
+				err = copy_resting(pager, &range, *at, batch);
 			else if (now == SPACE_DIRTY && !session_claim(state, SPACE_DIRTY, SPACE_LEAVING))
 				return -EAGAIN;
 			else if (now == SPACE_DIRTY)

@@ -101,7 +101,7 @@ BOTH_WAYS(wait_for_the_store,
 	struct uf_pager_options options = paged_options(MIB);
 
 	options.policy = UF_PAGER_WAIT;
-	for (unsigned kind = 0; kind < 3; kind++) {
+	for (unsigned kind = 0; kind < 2; kind++) {
 		struct fake fake;
 		struct uf_store *store = fake_open(&fake, MIB, kinds[kind]);
 		struct uf_pager *pager = paged_open_with(&options);

@@ -713,3 +713,168 @@ BOTH_WAYS(system_calls_on_pins,
 		uf_store_close(store);
 	}
 }
+
+/*
+ * Working sets, and statistics.
+ */
+
+BOTH_WAYS(working_set, "What was recorded is saved, and brought back by a replay: these pages, and no others.")
+{
+	struct uf_store *store = filled_memory(4 * MIB);
+	struct uf_pager *pager = paged_open(8 * MIB);
+	char *at = paged_map(pager, store, 16 * PAGE, 2 * MIB, UF_PAGER_SHARED, 0), byte;
+	const char *path = in_folder("set");
+
+	CHECK_EQ(uf_pager_save(pager, at, path), -ENODATA);
+	CHECK_EQ(uf_pager_record(pager, at, 1), 0);
+	CHECK_EQ(uf_pager_save(pager, at, path), -ENODATA);
+	for (uint64_t page = 300; page > 100; page -= 2)
+		CHECK_EQ(touch_read(at + page * PAGE, &byte), 0);
+	CHECK_EQ(uf_pager_record(pager, at, 0), 0);
+	CHECK_EQ(touch_read(at + 50 * PAGE, &byte), 0);
+	CHECK_EQ(uf_pager_save(pager, at, "/nonexistent/set"), -ENOENT);
+	CHECK_EQ(uf_pager_save(pager, at, path), 0);
+	CHECK_EQ(uf_pager_unmap(pager, at, 2 * MIB), 0);
+	/* Pages have their offset in the store, wherever that is mapped. */
+	at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0);
+	CHECK_EQ(uf_pager_replay(pager, at, path, 1), 0);
+	CHECK_EQ(in_memory(at, 4 * MIB), 100);
+	for (uint64_t page = 300; page > 100; page -= 2)
+		CHECK_EQ(in_memory(at + (16 + page) * PAGE, PAGE), 1);
+	CHECK_EQ(uf_pager_replay(pager, at, path, 0), 0);
+	CHECK(is_content(at, 0, 4 * MIB));
+	CHECK_EQ(uf_pager_replay(pager, at, "/nonexistent/set", 1), -ENOENT);
+	CHECK_EQ(uf_pager_replay(pager, at, test_folder(), 1), -EBADMSG);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(working_set_of_other_units,
+          "A working set may be replayed with other units than it was recorded with, and a small budget.")
+{
+	static const size_t sizes[] = {4 * KIB, 64 * KIB, 2 * MIB};
+	struct uf_store *store = filled_memory(16 * MIB);
+	const char *path = in_folder("set");
+
+	for (unsigned i = 0; i < 9; i++) {
+		struct uf_pager *pager = paged_open(16 * MIB);
+		char *at = paged_map(pager, store, 0, 16 * MIB, UF_PAGER_SHARED, sizes[i / 3]), byte;
+
+		CHECK_EQ(uf_pager_record(pager, at, 1), 0);
+		for (uint64_t offset = 60 * KIB; offset < 16 * MIB; offset += 316 * KIB)
+			CHECK_EQ(touch_read(at + offset, &byte), 0);
+		CHECK_EQ(uf_pager_save(pager, at, path), 0);
+		CHECK_EQ(uf_pager_unmap(pager, at, 16 * MIB), 0);
+		at = paged_map(pager, store, 0, 16 * MIB, UF_PAGER_SHARED, sizes[i % 3]);
+		CHECK_EQ(uf_pager_replay(pager, at, path, 1), 0);
+		CHECK(paged_stats(pager).resident <= 16 * MIB);
+		CHECK(is_content(at, 0, 16 * MIB));
+		uf_pager_close(pager);
+	}
+	uf_store_close(store);
+}
+
+static size_t read_file(const char *path, char *bytes, size_t room)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, bytes, room);
+
+	CHECK(n > 0);
+	close(fd);
+	return (size_t)n;
+}
+
+static void write_file(const char *path, const char *bytes, size_t len)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	CHECK_EQ(write(fd, bytes, len), len);
+	close(fd);
+}
+
+BOTH_WAYS(working_set_damaged,
+          "Of a damaged working set nothing is read: whatever byte is another, and wherever it ends.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager = paged_open(2 * MIB);
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), byte, bytes[4096];
+	const char *path = in_folder("set"), *damaged = in_folder("damaged");
+	uint64_t before;
+	size_t len;
+
+	CHECK_EQ(uf_pager_record(pager, at, 1), 0);
+	for (uint64_t page = 0; page < 20; page += 2)
+		CHECK_EQ(touch_read(at + page * PAGE, &byte), 0);
+	CHECK_EQ(uf_pager_save(pager, at, path), 0);
+	CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
+	at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
+	before = paged_stats(pager).read;
+	len = read_file(path, bytes, sizeof(bytes));
+	for (size_t i = 0; i < 8 * len; i++) {
+		bytes[i / 8] ^= (char)(1 << i % 8);
+		write_file(damaged, bytes, len);
+		CHECK_EQ(uf_pager_replay(pager, at, damaged, 1), -EBADMSG);
+		bytes[i / 8] ^= (char)(1 << i % 8);
+	}
+	for (size_t end = 0; end < len; end++) {
+		write_file(damaged, bytes, end);
+		CHECK_EQ(uf_pager_replay(pager, at, damaged, 1), -EBADMSG);
+	}
+	write_file(damaged, bytes, len + 8);
+	CHECK_EQ(uf_pager_replay(pager, at, damaged, 1), -EBADMSG);
+	CHECK_EQ(paged_stats(pager).read, before);
+	write_file(damaged, bytes, len);
+	CHECK_EQ(uf_pager_replay(pager, at, damaged, 1), 0);
+	CHECK_EQ(in_memory(at, MIB), 10);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+BOTH_WAYS(stats_add_up, "Statistics say what happened, neither more nor less.")
+{
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, 4 * MIB, FAKE_IN_SIGNAL);
+	struct uf_pager *pager = paged_open(MIB);
+	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0), byte;
+	struct uf_pager_stats stats = paged_stats(pager);
+	uint64_t latencies = 0;
+
+	CHECK_EQ(stats.size, sizeof(stats));
+	CHECK_EQ(stats.budget, MIB);
+	CHECK_EQ(stats.resident + stats.dirty + stats.faults + stats.read + stats.written + stats.errors, 0);
+	CHECK(!stats.last_error[0]);
+	CHECK_EQ(uf_pager_advise(pager, at, PAGE, UF_PAGER_RANDOM), 0);
+	for (uint64_t page = 0; page < 100; page++)
+		CHECK_EQ(touch_read(at + page * PAGE, &byte), 0);
+	write_pages(at, 40 * PAGE, 's');
+	for (uint64_t page = 100; page < 110; page++)
+		CHECK_EQ(touch_write(at + page * PAGE, 's'), 0);
+	while (paged_stats(pager).dirty != 50 * PAGE)
+		sched_yield();
+	stats = paged_stats(pager);
+	CHECK_EQ(stats.faults, 110);
+	CHECK_EQ(stats.write_faults, 40);
+	CHECK_EQ(stats.read, 110 * PAGE);
+	CHECK_EQ(stats.ahead, 0);
+	CHECK_EQ(stats.resident, 110 * PAGE);
+	CHECK_EQ(stats.written + stats.evicted + stats.refaults + stats.errors + stats.poisoned, 0);
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	stats = paged_stats(pager);
+	CHECK_EQ(stats.written, 50 * PAGE);
+	CHECK_EQ(stats.dirty, 0);
+	for (unsigned i = 0; i < 48; i++)
+		latencies += stats.latency[i];
+	CHECK(latencies >= 110);
+	CHECK(stats.latency_p50 <= stats.latency_p99 && stats.latency_p50 > 0);
+	CHECK(is_content(at + MIB, MIB, 3 * MIB));
+	stats = paged_stats(pager);
+	CHECK(stats.evicted > 0 && stats.resident <= MIB);
+	CHECK_EQ(stats.written, 50 * PAGE);
+	CHECK(stats.read >= 3 * MIB + 110 * PAGE - stats.refaults * PAGE);
+	/* Resting pages are dirty as well. */
+	write_pages(at, 4 * MIB, 'd');
+	stats = paged_stats(pager);
+	CHECK(stats.written + stats.dirty >= 50 * PAGE + 4 * MIB - 64 * PAGE);
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
