@@ -753,7 +753,8 @@ BOTH_WAYS(working_set_of_other_units,
           "A working set may be replayed with other units than it was recorded with, and a small budget.")
 {
 	static const size_t sizes[] = {4 * KIB, 64 * KIB, 2 * MIB};
-	struct uf_store *store = filled_memory(16 * MIB);
+	struct fake fake;
+	struct uf_store *store = fake_open(&fake, 16 * MIB, 0);
 	const char *path = in_folder("set");
 
 	for (unsigned i = 0; i < 9; i++) {
