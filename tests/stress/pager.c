@@ -111,7 +111,7 @@ static void make_model(void)
 
 static struct uf_store *open_store(const char *uri)
 {
-	struct uf_store_options opts = {.size = sizeof(opts), .attempts = 3, .pause_ms = 1};
+	struct uf_store_options opts = {.size = sizeof(opts), .attempts = 12, .pause_ms = 1};
 	struct uf_store *store;
 	char cause[512];
 
@@ -277,23 +277,23 @@ static void churn(const char *uri, unsigned steps, bool may_fail)
 
 BOTH_WAYS(churn_on_a_file, "Many threads, a budget of a twentieth, a file: every page has what was written last.")
 {
-	churn(new_disk("disk", true), 1500, false);
+	churn(new_disk("disk", true), 500, false);
 }
 
 BOTH_WAYS(churn_on_a_server, "The same on a server.")
 {
 	NBDKIT(&server, "file", new_disk("disk", false));
-	churn(server.uri, 1000, false);
+	churn(server.uri, 300, false);
 }
 
 BOTH_WAYS(churn_on_bad_servers, "The same on a server that fails now and then, and on one that takes its time.")
 {
 	NBDKIT(&server, "--filter", "error", "file", new_disk("disk", false), "error=EIO", "error-pread-rate=5%",
 	       "error-pwrite-rate=5%");
-	churn(server.uri, 100, true);
+	churn(server.uri, 40, true);
 	nbdkit_kill(&server);
 	NBDKIT(&server, "--filter", "delay", "file", new_disk("disk2", false), "delay-read=1ms", "delay-write=2ms");
-	churn(server.uri, 100, false);
+	churn(server.uri, 40, false);
 }
 
 BOTH_WAYS(thirty_two_on_eight, "Thirty-two threads on eight pages come to an end, on a file and on a server.")
@@ -367,13 +367,13 @@ static void kill_again(const char *uri, unsigned times)
 
 BOTH_WAYS(killed_on_a_file, "After a kill everything that was flushed is on the file, and no page is a mix.")
 {
-	kill_again(new_disk("disk", true), 5);
+	kill_again(new_disk("disk", true), 3);
 }
 
 BOTH_WAYS(killed_on_a_server, "After a kill everything that was flushed is on the server, and no page is a mix.")
 {
 	NBDKIT(&server, "file", new_disk("disk", false));
-	kill_again(server.uri, 4);
+	kill_again(server.uri, 2);
 }
 
 #define CACHED(file) "--filter", "cache", "file", file, "cache=writeback"
