@@ -454,8 +454,25 @@ static bool take_answer(struct context *context, const struct scripted_call *cal
 	return false;
 }
 
+/* The ordinary course, but no further than that. */
+static void up_to(struct context *context, struct scripted_call *call, uint64_t limit)
+{
+	uint64_t len = call->len;
+
+	if (limit < len)
+		call->len = limit;
+	call->err = ordinary(context, call);
+	if (!call->err && limit < len)
+		call->err = -EAGAIN;
+	call->len = len;
+}
+
 static void scripted_course(struct context *context, struct scripted_call *call, const struct scripted_answer *answer)
 {
+	if (answer->ordinary) {
+		up_to(context, call, answer->done > 0 ? (uint64_t)answer->done : call->len);
+		return;
+	}
 	if (answer->perform)
 		ordinary(context, call);
 	else if (answer->done > 0 && delivers(call->request))
@@ -744,6 +761,34 @@ enum scripted_page scripted_page(struct uf *uf, uint64_t address)
 	return state;
 }
 
+bool scripted_load(struct uf *uf, uint64_t address, unsigned char *value)
+{
+	const struct page *page;
+	bool there;
+
+	pthread_mutex_lock(&lock);
+	page = mapped_page(context_of(uf), address);
+	there = page && page->state == PRESENT;
+	if (there)
+		*value = (unsigned char)page->bytes[address % page_size];
+	pthread_mutex_unlock(&lock);
+	return there;
+}
+
+bool scripted_store(struct uf *uf, uint64_t address, unsigned char value)
+{
+	struct page *page;
+	bool there;
+
+	pthread_mutex_lock(&lock);
+	page = mapped_page(context_of(uf), address);
+	there = page && page->state == PRESENT && !page->protected;
+	if (there)
+		page->bytes[address % page_size] = (char)value;
+	pthread_mutex_unlock(&lock);
+	return there;
+}
+
 static void fall_asleep(struct context *context, uint64_t address, uint64_t flags)
 {
 	struct sleeper self = {.address = address, .flags = flags, .tid = (uint32_t)raw_gettid()};
@@ -925,7 +970,6 @@ void scripted_unmap(struct uf *uf, uint64_t address, size_t len)
 	pthread_mutex_lock(&lock);
 	context = context_of(uf);
 	tell(context, UFFD_FEATURE_EVENT_UNMAP, &msg, clear_pages(context, address, len, true));
-	wake(context, address, len);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -956,7 +1000,6 @@ void scripted_remap(struct uf *uf, uint64_t from, uint64_t to, size_t len)
 		old->mapped = false;
 	}
 	tell(context, UFFD_FEATURE_EVENT_REMAP, &msg, registered);
-	wake(context, from, len);
 	pthread_mutex_unlock(&lock);
 }
 

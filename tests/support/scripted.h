@@ -69,6 +69,13 @@ char *scripted_memory(struct uf *uf, uint64_t address, size_t pages);
 enum scripted_access { SCRIPTED_READ, SCRIPTED_WRITE };
 int scripted_touch(struct uf *uf, uint64_t address, enum scripted_access access);
 
+/*
+ * The access itself, which never faults, for bytes that others may change at the same time; false where it would fault.
+ * After a scripted_touch() it fails only if the page has gone, or was protected, again.
+ */
+bool scripted_load(struct uf *uf, uint64_t address, unsigned char *value);
+bool scripted_store(struct uf *uf, uint64_t address, unsigned char value);
+
 /* How many scripted_touch() are asleep now, and: wait until there are so many. */
 unsigned scripted_sleepers(struct uf *uf);
 void scripted_wait_sleepers(struct uf *uf, unsigned count);
@@ -79,7 +86,8 @@ enum scripted_page scripted_page(struct uf *uf, uint64_t address);
 
 /*
  * Layout changes by the process served. Each is complete when it returns, and its event, if the feature is enabled and
- * the range is registered, waits to be read; until then requests on the object answer -EAGAIN. Where the process would
+ * the range is registered, waits to be read; until then requests on the object answer -EAGAIN. As with the kernel, threads that sleep
+ * in a fault there are not woken by it. Where the process would
  * wait for its event to be read, call scripted_wait_read(). The child of scripted_fork() has a copy of the memory; its
  * descriptor is in the event: scripted_adopt(). After scripted_exit() requests answer -ESRCH, and so does a touch.
  */
@@ -105,6 +113,7 @@ struct scripted_answer {
 	int err;               /* its answer: 0 or a negated errno value */
 	int64_t done;          /* the result field, bytes or negated errno; bytes > 0 are really delivered */
 	bool perform;          /* take the ordinary course, and then answer like this all the same */
+	bool ordinary; /* the answer is that of the ordinary course, which goes no further than `done`, if that is not 0 */
 	void (*before)(struct uf *uf, void *arg); /* or NULL: called first, without a lock: a race at will */
 	void *arg;
 };
