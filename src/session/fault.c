@@ -161,6 +161,16 @@ static enum step present(struct session *session, const struct space_range *rang
 	return STEP_DONE;
 }
 
+/*
+ * Unmapped meanwhile: the access finds what there is now. It may be to any part of a unit, of which nothing is known any more; who is woken for
+ * nothing comes again.
+ */
+static void wake_around(struct session *session, uint64_t addr)
+{
+	uf_wake(session->uf, pointer(addr & ~(session->page - 1)), session->page);
+	uf_wake(session->uf, pointer(addr & ~(BUFFER_LARGE - 1)), BUFFER_LARGE);
+}
+
 enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool write, bool handler, struct look *look)
 {
 	struct space_range range;
@@ -168,9 +178,8 @@ enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool
 	uint8_t byte;
 
 	if (!space_find(session->space, addr, &range)) {
-		/* Unmapped meanwhile: the access finds what there is now. */
 		if (!handler)
-			uf_wake(session->uf, pointer(addr & ~(session->page - 1)), session->page);
+			wake_around(session, addr);
 		return handler ? STEP_LOST : STEP_DONE;
 	}
 	addr &= ~(range.unit - 1);

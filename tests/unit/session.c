@@ -1087,6 +1087,29 @@ TEST(unmapped_while_fetched, "Who waits for a page that is unmapped is woken, an
 	end();
 }
 
+TEST(unmapped_units_wake_all,
+     "Whatever part of a unit somebody waits for that is unmapped while it is held, he is woken.")
+{
+	struct shelf *shelf = new_shelf(1, 64, false);
+	struct actor *actors[2];
+
+	owner.patient = true;
+	begin_with(FEATURES, (struct session_options){.later_ms = 300});
+	insert(BASE, 64, new_source(shelf), 0, 4 * page_size);
+	spoil(shelf, 0, 4);
+	for (unsigned i = 0; i < 2; i++) {
+		actors[i] = touch(page(1 + i), i ? WRITE : READ);
+		while (atomic_load(&owner.failed) <= i)
+			sched_yield();
+	}
+	session_settle(&session);
+	scripted_unmap(uf, BASE, 4 * page_size);
+	wait_applied();
+	CHECK_EQ(actor_end(actors[0]).value, -EFAULT);
+	CHECK_EQ(actor_end(actors[1]).value, -EFAULT);
+	end();
+}
+
 TEST(moved_while_fetched,
      "A page that moves while it is fetched is put in place neither here nor there, and fetched again.")
 {
