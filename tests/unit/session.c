@@ -202,11 +202,7 @@ static void wait_room(void *arg)
 		futex_wait(&owner.room, room);
 }
 
-static int restore(void *arg, const struct space_range *range, uint64_t addr)
-{
-	(void)arg, (void)range, (void)addr;
-	return -ENOENT;
-}
+static int model_restore(void *arg, const struct space_range *range, uint64_t addr);
 
 static void touched(void *arg, struct session_source *source, uint64_t offset)
 {
@@ -232,7 +228,7 @@ static const struct session_ops ops = {
 	.admit = admit,
 	.dismiss = dismiss,
 	.wait_room = wait_room,
-	.restore = restore,
+	.restore = model_restore,
 	.touched = touched,
 	.failed = failed,
 	.event = event,
@@ -1543,4 +1539,362 @@ TEST(inline_room, "Inline, threads wait for room themselves, and for what the lo
 	read_back(slow, 9);
 	check_byte(page(1024), content(quick, 0));
 	end();
+}
+
+/*
+ * Everything at once, against a model: what each page holds.
+ */
+
+#define MODEL_PAGES \
+	192 /* at BASE; of them from MOVING on at an address that changes, and from RENEWED on of a store that does */
+#define MOVING  128
+#define RENEWED 160
+#define TOUCHES 1500
+
+struct model_page {
+	pthread_mutex_t lock;  /* held by who changes it */
+	_Atomic uint32_t turn; /* odd while it is being changed */
+	_Atomic unsigned char value;
+	unsigned char resting; /* where it is RESTING */
+};
+
+static struct {
+	struct model_page pages[MODEL_PAGES];
+	_Atomic uint64_t moving; /* the address of page MOVING */
+	struct shelf *shelves[2];
+	uint64_t unit;
+	bool events; /* the layout changes; otherwise pages are evicted */
+	_Atomic unsigned touches;
+	_Atomic bool over;
+} model;
+
+/* Taken by who touches, so that nobody does between mmap(2) and the registration: that would be zeros for good. */
+static pthread_rwlock_t mapping = PTHREAD_RWLOCK_INITIALIZER;
+
+static uint64_t model_addr(size_t i)
+{
+	return i >= MOVING && i < RENEWED ? atomic_load(&model.moving) + (i - MOVING) * page_size : page(i);
+}
+
+static void begin_change(size_t first, size_t pages)
+{
+	for (size_t i = first; i < first + pages; i++) {
+		pthread_mutex_lock(&model.pages[i].lock);
+		atomic_fetch_add(&model.pages[i].turn, 1);
+	}
+}
+
+static void end_change(size_t first, size_t pages)
+{
+	for (size_t i = first; i < first + pages; i++) {
+		atomic_fetch_add(&model.pages[i].turn, 1);
+		pthread_mutex_unlock(&model.pages[i].lock);
+	}
+}
+
+/* False: it is elsewhere by now. */
+static bool model_touch(size_t i, enum scripted_access access, uint64_t *addr)
+{
+	int err;
+
+	*addr = model_addr(i);
+	if (i >= RENEWED)
+		pthread_rwlock_rdlock(&mapping);
+	err = scripted_touch(uf, *addr, access);
+	if (i >= RENEWED)
+		pthread_rwlock_unlock(&mapping);
+	CHECK(!err || (err == -EFAULT && i >= MOVING));
+	return !err;
+}
+
+static void model_read(size_t i)
+{
+	struct model_page *model_page = &model.pages[i];
+	uint32_t turn = atomic_load(&model_page->turn);
+	unsigned char value, expected;
+	uint64_t addr;
+
+	while (!model_touch(i, READ, &addr) || !scripted_load(uf, addr, &value))
+		sched_yield();
+	expected = atomic_load(&model_page->value);
+	if (turn % 2 == 0 && atomic_load(&model_page->turn) == turn)
+		CHECK_EQ(value, expected);
+}
+
+static void model_write(size_t i, unsigned char value)
+{
+	uint64_t addr;
+
+	begin_change(i, 1);
+	while (!model_touch(i, WRITE, &addr) || !scripted_store(uf, addr, value))
+		sched_yield();
+	atomic_store(&model.pages[i].value, value);
+	end_change(i, 1);
+}
+
+static long model_touches(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg, i = 0;
+
+	for (unsigned n = 0; n < TOUCHES; n++) {
+		i = rand_r(&seed) % 3 ? (i + 1) % MODEL_PAGES : (unsigned)rand_r(&seed) % MODEL_PAGES;
+		if (rand_r(&seed) % 8)
+			model_read(i);
+		else
+			model_write(i, (unsigned char)rand_r(&seed));
+		atomic_fetch_add(&model.touches, 1);
+	}
+	return 0;
+}
+
+static long model_brings(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	while (!atomic_load(&model.over)) {
+		size_t i = (size_t)rand_r(&seed) % MODEL_PAGES, pages = 1 + (size_t)rand_r(&seed) % 32;
+		int err = session_bring(&session, model_addr(i), pages * page_size, rand_r(&seed) % 2);
+
+		CHECK(!err || err == -ENOMEM);
+		if (rand_r(&seed) % 4 == 0)
+			session_settle(&session);
+		sched_yield();
+	}
+	return 0;
+}
+
+static void model_remove(unsigned *seed)
+{
+	size_t unit = model.unit / page_size, pages = unit * (1 + (size_t)rand_r(seed) % 2);
+	size_t first = (size_t)rand_r(seed) % (MOVING - pages) / unit * unit;
+
+	begin_change(first, pages);
+	scripted_remove(uf, page(first), pages * page_size);
+	for (size_t i = first; i < first + pages; i++)
+		atomic_store(&model.pages[i].value, 0);
+	end_change(first, pages);
+}
+
+static void model_move(void)
+{
+	uint64_t from = atomic_load(&model.moving), to = from == page(1024) ? page(2048) : page(1024);
+
+	scripted_remap(uf, from, to, (RENEWED - MOVING) * page_size);
+	atomic_store(&model.moving, to);
+	wait_applied();
+}
+
+static void model_renew(unsigned *seed)
+{
+	struct shelf *shelf = model.shelves[rand_r(seed) % 2];
+	size_t pages = MODEL_PAGES - RENEWED;
+
+	for (size_t i = RENEWED; i < MODEL_PAGES; i++)
+		begin_change(i, 1);
+	scripted_unmap(uf, page(RENEWED), pages * page_size);
+	wait_applied();
+	pthread_rwlock_wrlock(&mapping);
+	insert(page(RENEWED), pages, new_source(shelf), 0, model.unit);
+	pthread_rwlock_unlock(&mapping);
+	for (size_t i = RENEWED; i < MODEL_PAGES; i++) {
+		atomic_store(&model.pages[i].value, content(shelf, (i - RENEWED) * page_size));
+		end_change(i, 1);
+	}
+}
+
+static long model_layout(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	for (unsigned n = 0; !atomic_load(&model.over); n++) {
+		/* If it never stood still nobody would get anywhere. */
+		while (atomic_load(&model.touches) < 4 * n && !atomic_load(&model.over))
+			sched_yield();
+		model_remove(&seed);
+		if (n % 8 == 0)
+			model_move();
+		/* Writers of these hold the pages while they wait for them, so they must come. */
+		if (n % 64 == 0)
+			model_renew(&seed);
+		wait_applied();
+	}
+	return 0;
+}
+
+/* Out of memory, as a pager does it; with a whole unit claimed. */
+static void take_out(const struct space_range *range, uint64_t addr, bool dirty)
+{
+	void *at = (void *)(uintptr_t)addr;
+
+	while (dirty && uf_writeprotect(uf, at, range->unit, UFFDIO_WRITEPROTECT_MODE_WP))
+		;
+	for (uint64_t done = 0; done < range->unit; done += page_size) {
+		size_t i = (addr + done - BASE) / page_size;
+
+		CHECK(scripted_load(uf, addr + done, &model.pages[i].resting));
+	}
+	scripted_remove(uf, addr, range->unit);
+	session_release(&session, state_at(range, addr), dirty ? SPACE_RESTING : SPACE_MISSING, 0, 0);
+	dismiss(NULL, range->unit);
+}
+
+static int model_restore(void *arg, const struct space_range *range, uint64_t addr)
+{
+	char *bytes = malloc(range->unit);
+	uint64_t done = 0;
+	ssize_t n;
+
+	(void)arg;
+	CHECK(bytes);
+	for (uint64_t at = 0; at < range->unit; at += page_size)
+		memset(bytes + at, model.pages[(addr + at - BASE) / page_size].resting, page_size);
+	while (done < range->unit) {
+		n = uf_copy(uf, (void *)(uintptr_t)(addr + done), bytes + done, range->unit - done, 0);
+		done += n > 0 ? (uint64_t)n : n == -EEXIST ? page_size : 0;
+	}
+	free(bytes);
+	return SPACE_DIRTY;
+}
+
+static long model_evicts(void *arg)
+{
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	while (!atomic_load(&model.over)) {
+		uint64_t addr = page((size_t)rand_r(&seed) % MODEL_PAGES);
+		signal_mask before = session_enter(&session);
+		struct space_range range;
+
+		if (space_find(session.space, addr, &range)) {
+			addr &= ~(range.unit - 1);
+			if (session_claim(state_at(&range, addr), SPACE_CLEAN, SPACE_LEAVING))
+				take_out(&range, addr, false);
+			else if (session_claim(state_at(&range, addr), SPACE_DIRTY, SPACE_LEAVING))
+				take_out(&range, addr, true);
+		}
+		session_leave(&session, before);
+		session_retry(&session);
+	}
+	return 0;
+}
+
+/* Whatever a kernel may answer, and stores and owners as well. */
+static long model_chaos(void *arg)
+{
+	static const unsigned long requests[] = {UFFDIO_COPY, UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WRITEPROTECT};
+	static const int errors[] = {-EAGAIN, -EAGAIN, -EAGAIN, -ENOENT, -ENOMEM};
+	unsigned seed = (unsigned)(uintptr_t)arg;
+
+	while (!atomic_load(&model.over)) {
+		unsigned bad = (unsigned)rand_r(&seed) % MODEL_PAGES;
+		struct scripted_answer wrong = {.request = requests[rand_r(&seed) % 4],
+		                                .err = errors[rand_r(&seed) % 5]};
+
+		if (wrong.request == UFFDIO_COPY && wrong.err == -EAGAIN) {
+			wrong.ordinary = rand_r(&seed) % 2;
+			wrong.done = wrong.ordinary ? (int64_t)page_size : shapes[rand_r(&seed) % 2];
+		}
+		/* A handler that is refused gives up, and so it should. */
+		if (wrong.request == UFFDIO_WRITEPROTECT && session.options.inline_faults)
+			wrong.err = -EAGAIN;
+		if (scripted_unused(uf) < 4)
+			scripted_answer(uf, &wrong);
+		spoil(model.shelves[0], bad, bad + (unsigned)rand_r(&seed) % 3);
+		if (rand_r(&seed) % 8 == 0)
+			owner.limit = atomic_load(&owner.used) + 4 * model.unit;
+		for (unsigned n = (unsigned)rand_r(&seed) % 64; n; n--)
+			sched_yield();
+		owner.limit = (uint64_t)1 << 40;
+		dismiss(NULL, 0);
+		session_retry(&session);
+	}
+	spoil(model.shelves[0], 0, 0);
+	return 0;
+}
+
+static void model_pages(void)
+{
+	for (size_t i = 0; i < MODEL_PAGES; i++) {
+		size_t from = i < RENEWED ? i : i - RENEWED;
+
+		pthread_mutex_init(&model.pages[i].lock, NULL);
+		model.pages[i].value = content(model.shelves[0], from * page_size);
+	}
+	model.moving = page(1024);
+	insert(BASE, MOVING, new_source(model.shelves[0]), 0, model.unit);
+	insert(page(1024), RENEWED - MOVING, new_source(model.shelves[0]), MOVING * page_size, model.unit);
+	insert(page(RENEWED), MODEL_PAGES - RENEWED, new_source(model.shelves[0]), 0, model.unit);
+}
+
+/* After begin_*(). */
+static void against_model(bool quick, size_t unit, bool events)
+{
+	struct actor *actors[4], *others[3];
+
+	owner.patient = true;
+	model.unit = unit * page_size;
+	model.events = events;
+	model.shelves[0] = new_shelf(1, MODEL_PAGES, quick);
+	model.shelves[1] = new_shelf(101, MODEL_PAGES, quick);
+	model_pages();
+	for (uintptr_t i = 0; i < 4; i++)
+		actors[i] = act_call(model_touches, (void *)(i + 1));
+	others[0] = act_call(model_brings, (void *)5);
+	others[1] = act_call(model_chaos, (void *)6);
+	others[2] = act_call(events ? model_layout : model_evicts, (void *)7);
+	for (unsigned i = 0; i < 4; i++)
+		check_touched(actors[i]);
+	atomic_store(&model.over, true);
+	for (unsigned i = 0; i < 3; i++)
+		actor_end(others[i]);
+	session_settle(&session);
+	for (size_t i = 0; i < MODEL_PAGES; i++)
+		model_read(i);
+	session_settle(&session);
+	CHECK_EQ(scripted_sleepers(uf), 0);
+	if (!events)
+		check_room();
+	session_close(&session);
+}
+
+TEST(model_with_events, "Faults, brings, failures and layout events in any order: every touch finds what it should.")
+{
+	begin();
+	against_model(false, 1, true);
+}
+
+TEST(model_with_events_and_threads, "The same with several threads, and pages that are at hand.")
+{
+	begin_with(FEATURES, (struct session_options){.later_ms = 1, .threads = 3});
+	against_model(true, 1, true);
+}
+
+TEST(model_with_large_units, "The same with units of several pages.")
+{
+	begin();
+	against_model(false, 4, true);
+}
+
+TEST(model_with_eviction, "Faults, brings and failures, while pages leave memory: every touch finds what it should.")
+{
+	begin_with(FEATURES & ~EVENTS, (struct session_options){.later_ms = 1});
+	against_model(false, 1, false);
+}
+
+TEST(model_with_eviction_of_large_units, "The same with units of several pages, and several threads.")
+{
+	begin_with(FEATURES & ~EVENTS, (struct session_options){.later_ms = 1, .threads = 3});
+	against_model(true, 4, false);
+}
+
+TEST(model_inline, "The same on the threads that fault, from stores that take their time.")
+{
+	begin_inline();
+	against_model(false, 1, false);
+}
+
+TEST(model_inline_at_once, "The same from stores that are at hand.")
+{
+	begin_inline();
+	against_model(true, 4, false);
 }
