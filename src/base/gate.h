@@ -31,8 +31,8 @@ static inline void gate_enter(struct gate *gate)
 		uint32_t seen;
 
 		gate_leave(gate);
-		seen = atomic_load_explicit(&gate->word, memory_order_relaxed);
-		if (seen & GATE_CLOSED)
+		/* Without trying again before it is open: whoever leaves wakes all, and they would wake one another without end. */
+		while ((seen = atomic_load_explicit(&gate->word, memory_order_relaxed)) & GATE_CLOSED)
 			futex_wait(&gate->word, seen);
 	}
 }

@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include <userfault/pager.h>
 
@@ -1429,6 +1431,51 @@ TEST(many_loops_forget_nothing, "What is held is served, whichever of several th
 		insert(BASE, 64, new_source(shelf), 0, page_size);
 	}
 	end();
+}
+
+/*
+ * The gate.
+ */
+
+static long pass_gate(void *arg)
+{
+	gate_enter(arg);
+	gate_leave(arg);
+	return 0;
+}
+
+/* How often threads other than this one have gone to sleep, or been made to wait. */
+static long others_switched(void)
+{
+	struct rusage all, own;
+
+	CHECK_EQ(getrusage(RUSAGE_SELF, &all), 0);
+	CHECK_EQ(getrusage(RUSAGE_THREAD, &own), 0);
+	return all.ru_nvcsw + all.ru_nivcsw - own.ru_nvcsw - own.ru_nivcsw;
+}
+
+TEST(who_waits_at_the_gate_sleeps,
+     "Threads that find the gate closed sleep until it is opened, and do not wake one another.")
+{
+	struct timespec moment = {.tv_nsec = 5000000};
+	struct gate gate = {0};
+	struct actor *actors[4];
+
+	for (unsigned i = 0; i < 30; i++) {
+		long before, after;
+
+		gate_close(&gate);
+		for (unsigned k = 0; k < 4; k++)
+			actors[k] = act_call(pass_gate, &gate);
+		do {
+			before = others_switched();
+			nanosleep(&moment, NULL);
+			after = others_switched();
+		} while (before != after);
+		gate_open(&gate);
+		for (unsigned k = 0; k < 4; k++)
+			check_touched(actors[k]);
+	}
 }
 
 /*
