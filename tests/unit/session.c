@@ -169,7 +169,7 @@ static struct {
 	void (*on_admit)(void);
 } owner = {.limit = (uint64_t)1 << 40};
 
-static uint64_t admit(void *arg, uint64_t bytes, uint64_t unit, bool must)
+static uint64_t admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need)
 {
 	uint64_t used = atomic_load(&owner.used), room;
 
@@ -182,7 +182,7 @@ static uint64_t admit(void *arg, uint64_t bytes, uint64_t unit, bool must)
 		room = used < limit ? limit - used : 0;
 		room = (room < bytes ? room : bytes) & ~(unit - 1);
 	} while (room && !atomic_compare_exchange_weak(&owner.used, &used, used + room));
-	if (!room && must)
+	if (!room && need == NEED_TOUCHED)
 		atomic_fetch_add(&owner.refused, 1);
 	return room;
 }
