@@ -36,7 +36,7 @@ BOTH_WAYS(poison, "A page that cannot be read is SIGBUS for all who touch it, wi
 		CHECK_EQ(paged_stats(pager).poisoned, 2 * PAGE);
 		CHECK(paged_stats(pager).errors >= 2);
 		CHECK_EQ(paged_failures, paged_stats(pager).errors);
-		CHECK(strstr(paged_stats(pager).last_error, "read at 32768 of a store"));
+		CHECK(strstr(paged_stats(pager).last_error, "read at 32768 given up"));
 		CHECK(!strcmp(paged_stats(pager).last_error, paged_failure));
 		uf_pager_close(pager);
 		CHECK_EQ(fake.writes, 0);
