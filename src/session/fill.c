@@ -9,6 +9,9 @@
 
 static const char zeros[1 << 16];
 
+/* Streams of which so much is read at once are read ahead. */
+#define AHEAD_FROM ((uint64_t)256 << 10)
+
 static inline void *pointer(uint64_t addr)
 {
 	return (void *)(uintptr_t)addr;
@@ -87,6 +90,33 @@ static char *window_buffer(struct session *session, const struct space_range *ra
 	return buffer;
 }
 
+/* Where a stream upwards goes on: behind what is there already, or on its way. */
+static uint64_t goes_on(const struct fill *fill, uint64_t end)
+{
+	uint64_t at = fill->addr + fill->len;
+
+	while (at < end &&
+	       page_state(atomic_load_explicit(state_at(&fill->range, at), memory_order_relaxed)) != SPACE_MISSING)
+		at += fill->range.unit;
+	return at;
+}
+
+/*
+ * What comes next in a long stream upwards is brought by the loop while this is used. But for its first page: the touch of that tells that
+ * the stream goes on, and asks for what follows.
+ */
+static void ask_ahead(const struct fill *fill, uint64_t end, uint64_t next)
+{
+	uint64_t len = end - fill->demand, limit = fill->range.start + fill->range.len;
+
+	if (fill->addr < fill->demand || len < AHEAD_FROM || next >= limit)
+		return;
+	if (len > limit - next)
+		len = limit - next;
+	if (len > fill->range.unit)
+		session_post_ahead(fill->session, next + fill->range.unit, len - fill->range.unit);
+}
+
 /* In whole units, and no further than the range: what is touched behind that comes from elsewhere. */
 static uint64_t within(const struct space_range *range, uint64_t end)
 {
@@ -99,10 +129,8 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
                     struct fill *fill)
 {
 	_Atomic uint8_t *state = state_at(range, addr);
-	uint64_t start, end, limit = range->start + range->len;
+	uint64_t start, end, next;
 
-	/* Touches may go on in what lies behind the range, which is another one's. */
-	more = more < limit ? (more + range->unit - 1) & ~(range->unit - 1) : limit;
 	fill_window(session, range, addr, &start, &end);
 	more = within(range, more);
 	if (end < more)
@@ -134,7 +162,9 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	extend(fill, start, end);
 	if (more > addr + range->unit)
 		fill->demand_len = (more < fill->addr + fill->len ? more : fill->addr + fill->len) - addr;
-	fill_window_done(range, addr, fill->addr, fill->addr + fill->len);
+	next = goes_on(fill, end);
+	fill_window_done(range, addr, fill->addr, next);
+	ask_ahead(fill, end, next);
 	return STEP_FETCH;
 }
 

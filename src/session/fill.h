@@ -93,4 +93,7 @@ void fill_window_done(const struct space_range *range, uint64_t addr, uint64_t s
 /* To the loop: look at this address again. `later`: after session_options.later_ms. [signal] */
 void session_post(struct session *session, uint64_t addr, bool write, bool later);
 
+/* To the loop: bring this, as session_bring_next(). [signal] */
+void session_post_ahead(struct session *session, uint64_t addr, uint64_t len);
+
 #endif

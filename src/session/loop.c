@@ -70,7 +70,7 @@ static void more_posts(struct session *session)
 	}
 }
 
-void session_post(struct session *session, uint64_t addr, bool write, bool later)
+static void push(struct session *session, const struct session_post *what)
 {
 	signal_mask before = block_signals();
 	struct session_post *post;
@@ -87,11 +87,22 @@ void session_post(struct session *session, uint64_t addr, bool write, bool later
 		raw_syscall3(SYS_sched_yield, 0, 0, 0);
 	}
 	session->free_posts = post->next;
-	*post = (struct session_post){.next = session->posts, .addr = addr, .write = write, .later = later};
+	*post = *what;
+	post->next = session->posts;
 	session->posts = post;
 	lock_release(&session->posts_lock);
 	restore_signals(before);
 	session_ring(session);
+}
+
+void session_post(struct session *session, uint64_t addr, bool write, bool later)
+{
+	push(session, &(struct session_post){.addr = addr, .write = write, .later = later});
+}
+
+void session_post_ahead(struct session *session, uint64_t addr, uint64_t len)
+{
+	push(session, &(struct session_post){.addr = addr, .len = len});
 }
 
 static struct session_post *take_posts(struct session *session)
@@ -192,14 +203,25 @@ static bool serve(struct session *session, uint64_t addr, uint64_t more, bool wr
 	}
 }
 
+/* True: nothing is left of it to be done. */
+static bool serve_post(struct session *session, const struct session_post *post, uint64_t now)
+{
+	uint64_t covered;
+
+	if (!post->len)
+		return serve(session, post->addr, 0, post->write, now, &covered);
+	session_bring_next(session, post->addr, post->len);
+	return true;
+}
+
 /* Looks at everything that is held once; what remains stays, in its order. */
 static void serve_held(struct loop *loop)
 {
 	struct session_post **link = &loop->held, *post;
-	uint64_t now = now_ns(), covered;
+	uint64_t now = now_ns();
 
 	while ((post = *link)) {
-		if (serve(loop->session, post->addr, 0, post->write, now, &covered)) {
+		if (serve_post(loop->session, post, now)) {
 			*link = post->next;
 			give_post(loop->session, post);
 		} else {

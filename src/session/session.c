@@ -78,7 +78,7 @@ static bool take(_Atomic uint8_t *state, bool saved, bool lost)
  * room; -E2BIG: the page is larger.
  */
 static int gather(struct session *session, const struct space_range *range, uint64_t at, uint64_t end, bool again,
-                  uint64_t size, struct fill *fill)
+                  enum session_need need, uint64_t size, struct fill *fill)
 {
 	uint64_t most = BRING_BYTES > range->unit ? BRING_BYTES : range->unit, room;
 	uint8_t byte = atomic_load(state_at(range, at));
@@ -89,8 +89,7 @@ static int gather(struct session *session, const struct space_range *range, uint
 		return -E2BIG;
 	if (most > size)
 		most = size;
-	room = session->options.ops->admit(session->options.arg, end - at < most ? end - at : most, range->unit,
-	                                   NEED_AHEAD);
+	room = session->options.ops->admit(session->options.arg, end - at < most ? end - at : most, range->unit, need);
 	if (!room)
 		return -ENOMEM;
 	*fill = (struct fill){
@@ -109,8 +108,8 @@ static int gather(struct session *session, const struct space_range *range, uint
 }
 
 /* One read of what lies at `at`; *next: where to go on. */
-static int bring_one(struct session *session, uint64_t at, uint64_t end, bool again, uint64_t size, char **buffer,
-                     uint64_t *next)
+static int bring_one(struct session *session, uint64_t at, uint64_t end, bool again, enum session_need need,
+                     uint64_t size, char **buffer, uint64_t *next)
 {
 	signal_mask before = session_enter(session);
 	struct space_range range;
@@ -124,7 +123,7 @@ static int bring_one(struct session *session, uint64_t at, uint64_t end, bool ag
 		at &= ~(range.unit - 1);
 		if (end > range.start + range.len)
 			end = range.start + range.len;
-		err = gather(session, &range, at, (end + range.unit - 1) & ~(range.unit - 1), again, size, &fill);
+		err = gather(session, &range, at, (end + range.unit - 1) & ~(range.unit - 1), again, need, size, &fill);
 		*next = err == -E2BIG ? at : at + (fill.len ? fill.len : range.unit);
 	}
 	if (fill.len) {
@@ -154,7 +153,7 @@ int session_bring(struct session *session, uint64_t addr, uint64_t len, bool aga
 		/* Waited for outside the gate, so taken before it is known whether it is needed. */
 		if (!buffer)
 			buffer = buffers_take(&session->buffers, size, BUFFERS_AHEAD);
-		err = bring_one(session, addr, end, again, size, &buffer, &addr);
+		err = bring_one(session, addr, end, again, NEED_AHEAD, size, &buffer, &addr);
 		/* A few bytes of a large page. */
 		if (err == -E2BIG) {
 			buffers_give(&session->buffers, buffer);
@@ -269,6 +268,18 @@ int session_bring_set(struct session *session, const uint64_t *addrs, size_t cou
 		err = bring_close(session, addrs + done, n, unit, can);
 	}
 	return err;
+}
+
+void session_bring_next(struct session *session, uint64_t addr, uint64_t len)
+{
+	char *buffer = buffers_try(&session->buffers, BUFFER_LARGE, BUFFERS_AHEAD);
+	uint64_t next;
+
+	if (!buffer)
+		return;
+	bring_one(session, addr, addr + len, false, NEED_STREAM, BUFFER_LARGE, &buffer, &next);
+	if (buffer)
+		buffers_give(&session->buffers, buffer);
 }
 
 void session_settle(struct session *session)

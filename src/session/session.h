@@ -99,6 +99,7 @@ struct session_options {
 struct session_post {
 	struct session_post *next;
 	uint64_t addr;
+	uint64_t len; /* to be brought; 0: it is a fault */
 	bool write, later;
 };
 
@@ -171,6 +172,9 @@ int session_bring(struct session *session, uint64_t addr, uint64_t len, bool aga
  * what lies between them is read in vain.
  */
 int session_bring_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit);
+
+/* The same for what a stream will come to next, at most 1 MiB and as one read, if that can begin at once. */
+void session_bring_next(struct session *session, uint64_t addr, uint64_t len);
 
 /* Waits until every fetch that has begun before has ended, whatever begins meanwhile. Not inside the gate. */
 void session_settle(struct session *session);

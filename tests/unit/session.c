@@ -579,9 +579,41 @@ TEST(large_units, "Units larger than a page come as a whole, whichever parts of 
 	AT_ONCE(&batch, 100, 101, 102, 103, ~104, ~107);
 	end_batch(&batch);
 	check_room();
-	AT_ONCE(&batch, 180, 181, 182, 183, 184);
+	/* Behind what is read ahead. */
+	AT_ONCE(&batch, 240, 241, 242, 243, 244);
 	end_batch(&batch);
-	for (size_t i = 180; i < 186; i++)
+	for (size_t i = 240; i < 246; i++)
+		read_back(shelf, i);
+	end();
+}
+
+static void wait_present(size_t index)
+{
+	while (scripted_page(session.uf, page(index)) == SCRIPTED_MISSING)
+		sched_yield();
+}
+
+TEST(streams_are_read_ahead, "A long stream is read ahead, but for the page whose touch tells that it goes on.")
+{
+	struct session_source *source;
+	struct shelf *shelf;
+
+	begin();
+	shelf = new_shelf(1, 512, false);
+	source = new_source(shelf);
+	insert(BASE, 512, source, 0, page_size);
+	source->advice = UF_PAGER_SEQUENTIAL;
+	read_back(shelf, 0);
+	for (size_t i = 1; i < 128; i++)
+		if (i != 64)
+			wait_present(i);
+	CHECK_EQ(scripted_page(session.uf, page(64)), SCRIPTED_MISSING);
+	CHECK_EQ(scripted_page(session.uf, page(128)), SCRIPTED_MISSING);
+	read_back(shelf, 64);
+	for (size_t i = 129; i < 256; i++)
+		wait_present(i);
+	CHECK_EQ(scripted_page(session.uf, page(128)), SCRIPTED_MISSING);
+	for (size_t i = 0; i < 512; i++)
 		read_back(shelf, i);
 	end();
 }
