@@ -71,15 +71,17 @@ BOTH_WAYS(healed, "Once the store is well again, WILLNEED reads what was poisone
 		fake_script(&fake, 16 * unit, 4 * unit, FAKE_BAD_READ);
 		for (uint64_t page = 16; page < 20; page++)
 			CHECK_EQ(touch_read(at + page * unit, &byte), SIGBUS);
+		while (paged_stats(pager).poisoned < 4 * unit)
+			sched_yield();
+		/* All at once fails, and so does each of them. */
 		failed = atomic_load(&fake.failed);
 		CHECK_EQ(uf_pager_advise(pager, at, 24 * unit, UF_PAGER_WILLNEED), 0);
-		wait_until(&fake.failed, failed + 1);
+		wait_until(&fake.failed, failed + 5);
 		CHECK_EQ(touch_read(at + 17 * unit, &byte), SIGBUS);
-		/* A touch alone does not read it. */
-		fake_script(&fake, 16 * unit, 4 * unit, 0);
+		/* A touch alone does not read it, and one that stays bad keeps no other from being read. */
+		fake_script(&fake, 16 * unit, 2 * unit, 0);
+		fake_script(&fake, 19 * unit, unit, 0);
 		CHECK_EQ(touch_read(at + 17 * unit, &byte), SIGBUS);
-		/* One of them stays bad, and keeps no other from being read. */
-		fake_script(&fake, 18 * unit, unit, FAKE_BAD_READ);
 		heal(pager, at + 16 * unit, 2 * unit, unit);
 		heal(pager, at + 19 * unit, unit, unit);
 		CHECK(is_content(at, 0, 18 * unit));

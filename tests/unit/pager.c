@@ -321,16 +321,18 @@ BOTH_WAYS(many_mappings, "Several mappings of several stores share one budget.")
 	struct uf_pager *pager = paged_open(64 * PAGE);
 	struct fake fake;
 	const char *path;
-	struct uf_store *stores[3] = {filled_memory(MIB), filled_file(MIB, &path), fake_open(&fake, MIB, 0)};
+	struct uf_store *stores[3] = {filled_memory(2 * MIB), filled_file(2 * MIB, &path),
+	                              fake_open(&fake, 2 * MIB, 0)};
 	char *at[6];
 
 	for (unsigned i = 0; i < 6; i++)
-		at[i] = paged_map(pager, stores[i / 2], 0, MIB, i % 2 ? UF_PAGER_PRIVATE : UF_PAGER_SHARED, 0);
+		at[i] = paged_map(pager, stores[i / 2], i % 2 * MIB, MIB, i % 2 ? UF_PAGER_PRIVATE : UF_PAGER_SHARED,
+		                  0);
 	for (uint64_t page = 0; page < MIB; page += PAGE)
 		for (unsigned i = 0; i < 6; i++)
 			at[i][page] = (char)('0' + i);
 	for (unsigned i = 0; i < 6; i++)
-		check_pages(at[i], 0, MIB, (char)('0' + i));
+		check_pages(at[i], i % 2 * MIB, MIB, (char)('0' + i));
 	CHECK(paged_stats(pager).resident <= 64 * PAGE);
 	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
 	check_pages(fake.bytes, 0, MIB, '4');
