@@ -90,6 +90,13 @@ static char *window_buffer(struct session *session, const struct space_range *ra
 	return buffer;
 }
 
+static struct uf_store *store_of(const struct fill *fill)
+{
+	const struct session_source *source = source_of(&fill->range);
+
+	return fill->saved ? source->aside : source->store;
+}
+
 /* Where a stream upwards goes on: behind what is there already, or on its way. */
 static uint64_t goes_on(const struct fill *fill, uint64_t end)
 {
@@ -102,19 +109,21 @@ static uint64_t goes_on(const struct fill *fill, uint64_t end)
 }
 
 /*
- * What comes next in a long stream upwards is brought by the loop while this is used. But for its first page: the touch of that tells that
- * the stream goes on, and asks for what follows.
+ * What comes next in a long stream upwards is brought by the loop while this is used, from a store that answers from afar: one that is read on
+ * the thread that faults reads ahead by itself. But for the first page: its touch tells that the stream goes on, and asks for what follows.
  */
 static void ask_ahead(const struct fill *fill, uint64_t end, uint64_t next)
 {
 	uint64_t len = end - fill->demand, limit = fill->range.start + fill->range.len;
+	struct uf_store *store = store_of(fill);
 
-	if (fill->addr < fill->demand || len < AHEAD_FROM || next >= limit)
+	if (fill->addr < fill->demand || len < AHEAD_FROM || next >= limit || !store ||
+	    (uf_store_flags(store) & UF_STORE_READS_IN_SIGNAL))
 		return;
 	if (len > limit - next)
 		len = limit - next;
 	if (len > fill->range.unit)
-		session_post_ahead(fill->session, next + fill->range.unit, len - fill->range.unit);
+		session_post_ahead(fill->session, next, len);
 }
 
 /* In whole units, and no further than the range: what is touched behind that comes from elsewhere. */
@@ -171,13 +180,6 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 /*
  * Reading.
  */
-
-static struct uf_store *store_of(const struct fill *fill)
-{
-	const struct session_source *source = source_of(&fill->range);
-
-	return fill->saved ? source->aside : source->store;
-}
 
 int fill_read(struct fill *fill, bool wait)
 {

@@ -253,6 +253,48 @@ static int bring_close(struct session *session, const uint64_t *addrs, size_t co
 	return err;
 }
 
+/* Inside the gate: all of [addr, end) but its first page. */
+static void gather_next(struct session *session, const struct space_range *range, uint64_t addr, uint64_t end,
+                        struct fill *fill)
+{
+	uint64_t units;
+
+	if (gather(session, range, addr + range->unit, end, false, NEED_STREAM, BUFFER_LARGE - range->unit, fill) ||
+	    !fill->len)
+		return;
+	fill->addr = fill->demand = addr;
+	fill->len += range->unit;
+	fill->sparse = true;
+	units = fill->len / range->unit;
+	for (uint64_t i = 1; i < units; i++)
+		fill->own[i / 64] |= (uint64_t)1 << i % 64;
+}
+
+void session_bring_next(struct session *session, uint64_t addr, uint64_t len)
+{
+	struct fill *fill = calloc(1, sizeof(*fill));
+	char *buffer = buffers_try(&session->buffers, BUFFER_LARGE, BUFFERS_AHEAD);
+	signal_mask before = session_enter(session);
+	struct space_range range = {0};
+	bool begun = fill && buffer && space_find(session->space, addr, &range);
+	uint64_t end = range.start + range.len;
+
+	if (begun)
+		gather_next(session, &range, addr, len < end - addr ? addr + len : end, fill);
+	begun = begun && fill->len;
+	if (begun)
+		fill_begin(fill);
+	session_leave(session, before);
+	if (begun) {
+		fill->buffer = buffer;
+		fill_submit(fill);
+		return;
+	}
+	if (buffer)
+		buffers_give(&session->buffers, buffer);
+	free(fill);
+}
+
 int session_bring_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit)
 {
 	size_t announced = 0;
@@ -268,18 +310,6 @@ int session_bring_set(struct session *session, const uint64_t *addrs, size_t cou
 		err = bring_close(session, addrs + done, n, unit, can);
 	}
 	return err;
-}
-
-void session_bring_next(struct session *session, uint64_t addr, uint64_t len)
-{
-	char *buffer = buffers_try(&session->buffers, BUFFER_LARGE, BUFFERS_AHEAD);
-	uint64_t next;
-
-	if (!buffer)
-		return;
-	bring_one(session, addr, addr + len, false, NEED_STREAM, BUFFER_LARGE, &buffer, &next);
-	if (buffer)
-		buffers_give(&session->buffers, buffer);
 }
 
 void session_settle(struct session *session)

@@ -173,7 +173,10 @@ int session_bring(struct session *session, uint64_t addr, uint64_t len, bool aga
  */
 int session_bring_set(struct session *session, const uint64_t *addrs, size_t count, uint64_t unit);
 
-/* The same for what a stream will come to next, at most 1 MiB and as one read, if that can begin at once. */
+/*
+ * The same for what a stream will come to next, at most 1 MiB and as one read, if that can begin at once. The first page is read too, so that
+ * it is at hand, but not put in place: its touch tells that the stream goes on.
+ */
 void session_bring_next(struct session *session, uint64_t addr, uint64_t len);
 
 /* Waits until every fetch that has begun before has ended, whatever begins meanwhile. Not inside the gate. */
