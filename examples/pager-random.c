@@ -247,7 +247,7 @@ static void *map(struct uf_pager *pager, struct uf_store *store, const struct se
 
 static void print_stats(struct uf_pager *pager)
 {
-	struct uf_pager_stats stats = {.size = sizeof(stats)};
+	struct uf_pager_statistics stats = {.size = sizeof(stats)};
 
 	uf_pager_stats(pager, &stats);
 	printf("%s engine, %s: %llu faults, %.1f MiB read, %.1f written, %.1f evicted; p50 %.1f us, p99 %.1f us\n",

@@ -172,8 +172,8 @@ int uf_pager_save(struct uf_pager *pager, void *addr, const char *path);
 int uf_pager_replay(struct uf_pager *pager, void *addr, const char *path, int wait);
 
 /* Counts since uf_pager_open(); bytes where it says so. */
-struct uf_pager_stats {
-	size_t size;                                    /* set by the caller: sizeof(struct uf_pager_stats) */
+struct uf_pager_statistics {
+	size_t size;                                    /* set by the caller: sizeof(struct uf_pager_statistics) */
 	uint64_t budget;                                /* bytes */
 	uint64_t resident;                              /* bytes in memory now, with what is just being evicted */
 	uint64_t dirty;                                 /* of those, written to and not yet written back; a snapshot */
@@ -195,15 +195,7 @@ struct uf_pager_stats {
 };
 
 /* 0, or -EINVAL: stats->size is not that of a structure. It looks at the state of every page that is mapped: not for every microsecond. */
-#if defined(__cplusplus) && defined(__GNUC__)
-/* The structure's constructor, which C++ warns of as hidden by the function, is nobody's to call. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#endif
-int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats);
-#if defined(__cplusplus) && defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif
+int uf_pager_stats(struct uf_pager *pager, struct uf_pager_statistics *stats);
 
 /* How faults are resolved, and on which engine: what AUTO has chosen. */
 enum uf_pager_way uf_pager_way(const struct uf_pager *pager);

@@ -217,7 +217,7 @@ static uint64_t count_state(struct uf_pager *pager, enum space_page wanted)
 	return bytes;
 }
 
-static void count_latency(struct session_stats *from, struct uf_pager_stats *stats)
+static void count_latency(struct session_stats *from, struct uf_pager_statistics *stats)
 {
 	struct hist hist = {.max = get(&from->latency_max), .sum = get(&from->latency_sum)};
 
@@ -234,14 +234,14 @@ static void count_latency(struct session_stats *from, struct uf_pager_stats *sta
 	stats->latency_max = hist.max;
 }
 
-int uf_pager_stats(struct uf_pager *pager, struct uf_pager_stats *stats)
+int uf_pager_stats(struct uf_pager *pager, struct uf_pager_statistics *stats)
 {
-	struct uf_pager_stats now = {.size = sizeof(now)};
+	struct uf_pager_statistics now = {.size = sizeof(now)};
 	struct session_stats *from;
 	signal_mask before;
 	size_t size;
 
-	if (!pager || !stats || stats->size < offsetof(struct uf_pager_stats, latency_p50))
+	if (!pager || !stats || stats->size < offsetof(struct uf_pager_statistics, latency_p50))
 		return -EINVAL;
 	from = &pager->session.stats;
 	now.budget = pager->budget;

@@ -105,9 +105,9 @@ char *paged_map(struct uf_pager *pager, struct uf_store *store, uint64_t offset,
 	return addr;
 }
 
-struct uf_pager_stats paged_stats(struct uf_pager *pager)
+struct uf_pager_statistics paged_stats(struct uf_pager *pager)
 {
-	struct uf_pager_stats stats = {.size = sizeof(stats)};
+	struct uf_pager_statistics stats = {.size = sizeof(stats)};
 
 	CHECK_EQ(uf_pager_stats(pager, &stats), 0);
 	return stats;

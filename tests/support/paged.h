@@ -46,7 +46,7 @@ struct uf_pager *paged_open_with(const struct uf_pager_options *options);
 char *paged_map(struct uf_pager *pager, struct uf_store *store, uint64_t offset, uint64_t len, unsigned flags,
                 size_t unit);
 
-struct uf_pager_stats paged_stats(struct uf_pager *pager);
+struct uf_pager_statistics paged_stats(struct uf_pager *pager);
 
 /* Reads a byte, or writes it: 0, or the signal that this raised. On any thread. */
 int touch_read(const char *at, char *byte);

@@ -115,7 +115,7 @@ BOTH_WAYS(map_errors, "What cannot be mapped is refused with its own error, and 
 
 BOTH_WAYS(null_pagers, "No pager, and addresses that are not mapped, are EINVAL everywhere.")
 {
-	struct uf_pager_stats stats = {.size = sizeof(stats)};
+	struct uf_pager_statistics stats = {.size = sizeof(stats)};
 	struct uf_pager *pager = paged_open(MIB), *pagers[] = {NULL, pager};
 	char *elsewhere = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -544,7 +544,7 @@ BOTH_WAYS(will_need, "WILLNEED reads in the background, as far as the budget goe
 	struct uf_store *store = filled_memory(MIB);
 	struct uf_pager *pager = paged_open(MIB);
 	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
-	struct uf_pager_stats stats;
+	struct uf_pager_statistics stats;
 
 	CHECK_EQ(uf_pager_advise(pager, at + 10, 100 * PAGE, UF_PAGER_WILLNEED), 0);
 	do {
@@ -839,7 +839,7 @@ BOTH_WAYS(stats_add_up, "Statistics say what happened, neither more nor less.")
 	struct uf_store *store = fake_open(&fake, 4 * MIB, FAKE_IN_SIGNAL);
 	struct uf_pager *pager = paged_open(MIB);
 	char *at = paged_map(pager, store, 0, 4 * MIB, UF_PAGER_SHARED, 0), byte;
-	struct uf_pager_stats stats = paged_stats(pager);
+	struct uf_pager_statistics stats = paged_stats(pager);
 	uint64_t latencies = 0;
 
 	CHECK_EQ(stats.size, sizeof(stats));
