@@ -2,6 +2,7 @@
 /* Stores on an NBD server, which is a real one. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,14 +24,17 @@
 #define MIB (1 << 20)
 
 static struct nbdkit server;
-static char last_cause[1024];
+static pthread_mutex_t cause_lock = PTHREAD_MUTEX_INITIALIZER;
+static char last_cause[1024]; /* with the lock while there are requests */
 static _Atomic unsigned causes;
 static const char *fault; /* a file: while it is there the server fails */
 
 static void note_cause(void *arg, const char *cause)
 {
 	(void)arg;
+	pthread_mutex_lock(&cause_lock);
 	snprintf(last_cause, sizeof(last_cause), "%s", cause);
+	pthread_mutex_unlock(&cause_lock);
 	if (fault)
 		unlink(fault);
 	atomic_fetch_add(&causes, 1);

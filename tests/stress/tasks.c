@@ -119,7 +119,7 @@ static void kill_removers(char *stack)
 {
 	for (size_t i = 0; i < 2 * PAGES; i++) {
 		pid_t pid = clone(remove_one, stack, CLONE_VM | SIGCHLD, memory + i % PAGES * page_size);
-		int status;
+		int status = 0;
 
 		must(pid > 0, "clone");
 		while (!sleeps(pid))

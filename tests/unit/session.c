@@ -796,7 +796,7 @@ TEST(demand_comes_before_prefetch, "Reads that nobody waits for do not keep a to
 static void note_signal(int number)
 {
 	(void)number;
-	CHECK_EQ(atomic_load(&session.in_flight), 1);
+	CHECK_EQ(atomic_load(&session.in_flight[session.phase]), 1);
 	owner.on_admit = NULL;
 }
 
