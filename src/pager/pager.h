@@ -2,8 +2,9 @@
 /*
  * pager.h - the pager's own: a session, and a budget
  *
- * pager.c opens and maps, and is the session's owner; budget.c tells how much memory there may be; clean.c takes pages out, and writes
- * what must be written; workingset.c records and replays; worker.c is the thread for what is done in the background.
+ * pager.c opens and maps, and is the session's owner; budget.c tells how much memory there may be; takeout.c takes pages out, clean.c
+ * sees to it that they go for good, flush.c and write.c write; workingset.c records and replays; worker.c is the thread for what is done
+ * in the background.
  *
  * Locks, in this order: `cleaning`, the session's change, the session's gate, the rest's lock. `mappings_lock` is innermost beside them.
  * `cleaning` is held by whoever takes pages out of memory or writes them to a store, through whole requests to stores; so a page is never
@@ -100,6 +101,11 @@ static inline struct mapping *mapping_of(const struct space_range *range)
 	return range->source;
 }
 
+static inline bool is_writable(const struct space_range *range)
+{
+	return source_of(range)->writable;
+}
+
 /* budget.c: what the session asks, and who gives back. */
 int budget_init(struct uf_pager *pager);
 uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need);
@@ -114,10 +120,16 @@ signal_mask clean_lock(struct uf_pager *pager); /* takes `cleaning` */
 void clean_unlock(struct uf_pager *pager, signal_mask before);
 void *clean_evictor(void *arg);
 int clean_restore(void *arg, const struct space_range *range, uint64_t addr);
-/* uf_pager_flush() without the stores' own. */
-int clean_write(struct uf_pager *pager, uint64_t addr, uint64_t len);
 /* What rests of [addr, addr + len) is forgotten. With `cleaning`. */
 void clean_forget(struct uf_pager *pager, uint64_t addr, uint64_t len);
+
+/* takeout.c. With `cleaning`. False: none could be, in a whole round of the hand. */
+bool clean_take_out(struct uf_pager *pager);
+/* Nothing is in the ring's pages before they are used; so whatever is there was put there in vain, or is not needed any more. */
+void clean_empty(char *at, uint64_t len);
+
+/* flush.c: uf_pager_flush() without the stores' own. */
+int clean_write(struct uf_pager *pager, uint64_t addr, uint64_t len);
 
 /* worker.c */
 int worker_start(struct uf_pager *pager);
