@@ -43,15 +43,14 @@ static void dismiss(struct session *session, uint64_t bytes)
 		session->options.ops->dismiss(session->options.arg, bytes);
 }
 
-/* Whether the page at addr can join a run: missing, from the same place, and nobody has asked for it in another way. */
-static bool join(const struct space_range *range, uint64_t addr, bool saved)
+bool fill_take(_Atomic uint8_t *state, bool saved, bool lost)
 {
-	_Atomic uint8_t *state = state_at(range, addr);
 	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
 
-	if (page_state(byte) != SPACE_MISSING || !(byte & SPACE_SAVED) == saved)
+	if (page_state(byte) != (lost ? SPACE_LOST : SPACE_MISSING) || !(byte & SPACE_SAVED) == saved)
 		return false;
-	return atomic_compare_exchange_strong_explicit(state, &byte, (uint8_t)(byte | SPACE_FILLING),
+	/* The very byte that was looked at: what counts may have been put aside since. Acquire as in session_claim(). */
+	return atomic_compare_exchange_strong_explicit(state, &byte, (uint8_t)((byte & ~SPACE_STATE) | SPACE_FILLING),
 	                                               memory_order_acquire, memory_order_relaxed);
 }
 
@@ -64,11 +63,12 @@ static void extend(struct fill *fill, uint64_t start, uint64_t end)
 	if (!wanted)
 		return;
 	room = session->options.ops->admit(session->options.arg, wanted, unit, NEED_STREAM);
-	while (room && fill->addr + fill->len < end && join(&fill->range, fill->addr + fill->len, fill->saved)) {
+	while (room && fill->addr + fill->len < end &&
+	       fill_take(state_at(&fill->range, fill->addr + fill->len), fill->saved, false)) {
 		fill->len += unit;
 		room -= unit;
 	}
-	while (room && fill->addr > start && join(&fill->range, fill->addr - unit, fill->saved)) {
+	while (room && fill->addr > start && fill_take(state_at(&fill->range, fill->addr - unit), fill->saved, false)) {
 		fill->addr -= unit;
 		fill->len += unit;
 		room -= unit;

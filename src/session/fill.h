@@ -46,6 +46,9 @@ enum step {
 enum step fill_plan(struct session *session, const struct space_range *range, uint64_t addr, uint64_t more, bool write,
                     struct fill *fill);
 
+/* A page that may come with others: as MISSING as they, or as LOST, and from the same place. True: it is FILLING then, and the caller's. [signal] */
+bool fill_take(_Atomic uint8_t *state, bool saved, bool lost);
+
 /* Its bytes, if they can be had at once: 0, or -EAGAIN, or (only with `wait`) what the store says. [signal] */
 int fill_read(struct fill *fill, bool wait);
 

@@ -64,15 +64,6 @@ void session_count_latency(struct session *session, uint64_t start_ns)
  * Before it is asked for.
  */
 
-/* A page that may be brought together with others: as MISSING as they, or as LOST. It is FILLING then. */
-static bool take(_Atomic uint8_t *state, bool saved, bool lost)
-{
-	uint8_t byte = atomic_load_explicit(state, memory_order_relaxed);
-	enum space_page from = lost ? SPACE_LOST : SPACE_MISSING;
-
-	return !(byte & SPACE_SAVED) != saved && page_state(byte) == from && session_claim(state, from, SPACE_FILLING);
-}
-
 /*
  * What can be brought by one read of at most `size` bytes from `at` on: 0 and no fill, if the page at `at` cannot be. -ENOMEM: there is no
  * room; -E2BIG: the page is larger.
@@ -100,7 +91,7 @@ static int gather(struct session *session, const struct space_range *range, uint
 		.saved = byte & SPACE_SAVED,
 		.lost = page_state(byte) == SPACE_LOST,
 	};
-	while (fill->len < room && take(state_at(range, at + fill->len), fill->saved, fill->lost))
+	while (fill->len < room && fill_take(state_at(range, at + fill->len), fill->saved, fill->lost))
 		fill->len += range->unit;
 	if (room > fill->len)
 		session->options.ops->dismiss(session->options.arg, room - fill->len);
@@ -193,7 +184,7 @@ static int gather_set(struct session *session, const uint64_t *addrs, size_t cou
 	for (size_t i = 0; i < count && room && addrs[i] - range.start < range.len; i++) {
 		uint64_t index = (addrs[i] - fill->addr) / unit;
 
-		if (!take(state_at(&range, addrs[i]), false, false))
+		if (!fill_take(state_at(&range, addrs[i]), false, false))
 			continue;
 		fill->own[index / 64] |= (uint64_t)1 << index % 64;
 		fill->len = addrs[i] + unit - fill->addr;
