@@ -8,11 +8,6 @@
 #include "pager/write.h"
 #include "session/fill.h"
 
-static inline void *pointer(uint64_t addr)
-{
-	return (void *)(uintptr_t)addr;
-}
-
 struct batch {
 	struct writing writing;
 	struct piece pieces[WRITES];

@@ -446,7 +446,6 @@ int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, ui
 	mapping = calloc(1, sizeof(*mapping));
 	if (!mapping)
 		return -ENOMEM;
-	mapping->pager = pager;
 	mapping->offset = offset;
 	mapping->len = mapping->mapped = round_up(len, unit);
 	mapping->unit = unit;

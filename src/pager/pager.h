@@ -31,7 +31,6 @@ struct record {
 
 struct mapping {
 	struct session_source source; /* first: a range's source is its mapping */
-	struct uf_pager *pager;
 	struct mapping *next;
 	uint64_t addr, len, offset, unit;
 	uint64_t mapped; /* bytes of it not yet unmapped */

@@ -15,11 +15,6 @@
 #define LOOK 65536u
 #define RUN  64u
 
-static inline void *pointer(uint64_t addr)
-{
-	return (void *)(uintptr_t)addr;
-}
-
 /* Pages in a row that were claimed; a bit for each that is dirty. */
 struct run {
 	struct space_range range;

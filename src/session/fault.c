@@ -5,11 +5,6 @@
 
 #include "session/fault.h"
 
-static inline void *pointer(uint64_t addr)
-{
-	return (void *)(uintptr_t)addr;
-}
-
 static inline void count(_Atomic uint64_t *counter)
 {
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);

@@ -12,11 +12,6 @@ static const char zeros[1 << 16];
 /* Streams of which so much is read at once are read ahead. */
 #define AHEAD_FROM ((uint64_t)256 << 10)
 
-static inline void *pointer(uint64_t addr)
-{
-	return (void *)(uintptr_t)addr;
-}
-
 static inline void add(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
@@ -140,7 +135,7 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	_Atomic uint8_t *state = state_at(range, addr);
 	uint64_t start, end, next;
 
-	fill_window(session, range, addr, &start, &end);
+	fill_window(range, addr, &start, &end);
 	more = within(range, more);
 	if (end < more)
 		end = more - addr > BUFFER_LARGE ? addr + BUFFER_LARGE : more;
@@ -260,6 +255,11 @@ static void release_run(struct fill *fill, uint64_t from, uint64_t to, enum spac
 		session_release(fill->session, state_at(&fill->range, at), state, set, SPACE_ACTIVE | SPACE_AHEAD);
 }
 
+static bool demanded(const struct fill *fill, uint64_t addr)
+{
+	return addr >= fill->demand && addr < fill->demand + fill->demand_len;
+}
+
 /* What pages are that could not be had. */
 static enum space_page without(const struct fill *fill)
 {
@@ -278,7 +278,7 @@ static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 		return;
 	}
 	for (uint64_t at = from; at < to; at += fill->range.unit) {
-		if (at < fill->demand || at >= fill->demand + fill->demand_len)
+		if (!demanded(fill, at))
 			continue;
 		/* A layout event waits to be read, or there is no memory: it is looked at again. Otherwise there is no such page any more. */
 		if (err == -EAGAIN || err == -ENOMEM)
@@ -445,11 +445,6 @@ static bool still_there(const struct fill *fill, uint64_t addr, struct space_ran
 	return is_own(fill, addr) && space_find(fill->session->space, addr, range) && range->id == fill->range.id &&
 	       range->source == fill->range.source && offset_at(range, addr) == offset_at(&fill->range, addr) &&
 	       page_state(atomic_load(state_at(range, addr))) == SPACE_FILLING;
-}
-
-static bool demanded(const struct fill *fill, uint64_t addr)
-{
-	return addr >= fill->demand && addr < fill->demand + fill->demand_len;
 }
 
 /* A part of the fill as a fill, with a range that is valid now; its buffer stays the whole's. */

@@ -2,8 +2,8 @@
 /*
  * fill.h - from a missing page to pages in place: which ones, from where, and into memory
  *
- * A fill is a run of pages of one range, all (but for a sparse one) FILLING and this fill's own, with room for them admitted and a buffer taken. Each step
- * but fill_complete() takes place inside the gate.
+ * A fill is a run of pages of one range, all (but for a sparse one) FILLING and this fill's own, with room for them admitted and a buffer
+ * taken. Each step takes place inside the gate, but where it says otherwise.
  */
 #ifndef SESSION_FILL_H
 #define SESSION_FILL_H
@@ -46,7 +46,10 @@ enum step {
 enum step fill_plan(struct session *session, const struct space_range *range, uint64_t addr, uint64_t more, bool write,
                     struct fill *fill);
 
-/* A page that may come with others: as MISSING as they, or as LOST, and from the same place. True: it is FILLING then, and the caller's. [signal] */
+/*
+ * A page that may come with others: as MISSING as they, or as LOST, and from the same place. True: it is FILLING then, and the caller's.
+ * [signal]
+ */
 bool fill_take(_Atomic uint8_t *state, bool saved, bool lost);
 
 /* Its bytes, if they can be had at once: 0, or -EAGAIN, or (only with `wait`) what the store says. [signal] */
@@ -61,7 +64,10 @@ void fill_abandon(struct fill *fill);
 /* It is in flight from now on: until its fetch has ended, session_settle() waits for it. */
 void fill_begin(struct fill *fill);
 
-/* After fill_begin(): begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside the gate. */
+/*
+ * After fill_begin(): begins its fetch, which ends on a thread of the store. `fill` is from malloc(), and the store's from now on. Outside
+ * the gate.
+ */
 void fill_submit(struct fill *fill);
 
 /* The same, on this thread: it waits for the store. */
@@ -80,15 +86,14 @@ int fill_zero(struct session *session, const struct space_range *range, uint64_t
 void fill_poison(struct session *session, uint64_t addr, uint64_t unit);
 
 /*
- * Copies to [addr, addr + len), claimed and admitted. `protect`: against writes. `wake`: who waits for it in the kernel. How much of it, in
- * whole units, is in place; less than len: *err tells why. [signal]
+ * Copies to [addr, addr + len), claimed and admitted. `protect`: against writes. How much of it, in whole units, is in
+ * place; less than len: *err tells why. [signal]
  */
 uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len, bool protect,
                    int *err);
 
 /* Which pages are read together with one: streams.c. Within the range, whole units, `addr` in it. [signal] */
-void fill_window(struct session *session, const struct space_range *range, uint64_t addr, uint64_t *start,
-                 uint64_t *end);
+void fill_window(const struct space_range *range, uint64_t addr, uint64_t *start, uint64_t *end);
 
 /* A run that was read goes as far as this: where the stream will go on. [signal] */
 void fill_window_done(const struct space_range *range, uint64_t addr, uint64_t start, uint64_t end);

@@ -185,14 +185,20 @@ void session_settle(struct session *session);
 /*
  * A page's state. Inside the gate. [signal]
  *
- * claim    from one state to another, with the bits `set` added and `clear` taken; false: it was in another state
- * release  gives a page back that the caller has claimed, and wakes who waits for it
+ * claim    from one state to another; false: it was in another state
+ * release  gives a page back that the caller has claimed, with the bits `set` added and `clear` taken, and wakes who waits for it
  */
 bool session_claim(_Atomic uint8_t *state, enum space_page from, enum space_page to);
 void session_release(struct session *session, _Atomic uint8_t *state, enum space_page to, unsigned set, unsigned clear);
 
 /* The time of a fault that began at start_ns, for the statistics. [signal] */
 void session_count_latency(struct session *session, uint64_t start_ns);
+
+/* An address of the process that is served, as the object's functions take it. */
+static inline void *pointer(uint64_t addr)
+{
+	return (void *)(uintptr_t)addr;
+}
 
 static inline enum space_page page_state(uint8_t byte)
 {

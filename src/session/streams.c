@@ -51,8 +51,7 @@ static uint64_t grown(const struct session_stream *stream, const struct space_ra
 	return bytes < range->unit ? range->unit : bytes & ~(range->unit - 1);
 }
 
-void fill_window(struct session *session, const struct space_range *range, uint64_t addr, uint64_t *start,
-                 uint64_t *end)
+void fill_window(const struct space_range *range, uint64_t addr, uint64_t *start, uint64_t *end)
 {
 	struct session_source *source = source_of(range);
 	int advice = atomic_load_explicit(&source->advice, memory_order_relaxed);
@@ -60,7 +59,6 @@ void fill_window(struct session *session, const struct space_range *range, uint6
 	uint64_t bytes, limit = range->start + range->len;
 	bool down;
 
-	(void)session;
 	*start = addr;
 	*end = addr + range->unit;
 	if (advice == UF_PAGER_RANDOM || atomic_load_explicit(&source->recording, memory_order_relaxed))
