@@ -71,7 +71,7 @@ static enum step could_not(struct session *session, const struct space_range *ra
 	if (session->options.inline_faults)
 		return STEP_DONE;
 	if (err == -ENOMEM)
-		session_post(session, addr, write, true);
+		session_post(session, addr, write, WHEN_LATER);
 	else
 		uf_wake(session->uf, pointer(addr), range->unit);
 	return STEP_DONE;
@@ -145,12 +145,31 @@ static enum step bring_back(struct session *session, const struct space_range *r
 	return to < 0 ? STEP_POST : STEP_DONE;
 }
 
+/*
+ * It was there, and may have gone without an event; then the program finds zeros. Whoever faulted before it came finds it: -EEXIST, with
+ * which fill_zero() wakes him.
+ */
+static enum step bring_vanished(struct session *session, const struct space_range *range, uint64_t addr,
+                                enum space_page state)
+{
+	_Atomic uint8_t *byte = state_at(range, addr);
+	int err;
+
+	if (!session_claim(byte, state, SPACE_LEAVING))
+		return STEP_AGAIN;
+	err = fill_zero(session, range, addr);
+	session_release(session, byte, state, SPACE_ACTIVE, SPACE_AHEAD);
+	return err ? could_not(session, range, addr, false, err) : STEP_DONE;
+}
+
 /* It is there. A thread that sleeps all the same faulted before it came. */
 static enum step present(struct session *session, const struct space_range *range, uint64_t addr, enum space_page state,
                          bool write, bool handler)
 {
 	if (write && source_of(range)->writable)
 		return let_write(session, range, addr, state, handler);
+	if (session->options.vanishes)
+		return bring_vanished(session, range, addr, state);
 	if (!handler)
 		uf_wake(session->uf, pointer(addr), range->unit);
 	return STEP_DONE;
@@ -223,7 +242,7 @@ static enum step hand_over(struct session *session, uint64_t addr, bool write, s
 	/* Once the mark is set others wait for it, so it is posted whatever comes next. */
 	if (!atomic_compare_exchange_strong(state, &byte, (uint8_t)(byte | SPACE_WAITED)))
 		return STEP_AGAIN;
-	session_post(session, addr, write, false);
+	session_post(session, addr, write, WHEN_SOON);
 	return fault_wait_for(state, byte | SPACE_WAITED, look) ? STEP_STATE : STEP_AGAIN;
 }
 
@@ -268,7 +287,7 @@ int session_fault(struct session *session, uint64_t addr, bool write)
 			session->options.ops->wait_room(session->options.arg);
 			break;
 		case STEP_BUFFER:
-			buffers_wait(&session->buffers, look.fill.len);
+			buffers_wait(session->buffers, look.fill.len);
 			break;
 		default:
 			break;

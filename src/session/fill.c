@@ -75,12 +75,12 @@ static void extend(struct fill *fill, uint64_t start, uint64_t end)
 static char *window_buffer(struct session *session, const struct space_range *range, uint64_t addr, uint64_t *start,
                            uint64_t *end)
 {
-	char *buffer = buffers_try(&session->buffers, *end - *start, BUFFERS_LARGE);
+	char *buffer = buffers_try(session->buffers, *end - *start, BUFFERS_LARGE);
 
 	if (!buffer && *end - *start > range->unit) {
 		*start = addr;
 		*end = addr + range->unit;
-		buffer = buffers_try(&session->buffers, range->unit, BUFFERS_LARGE);
+		buffer = buffers_try(session->buffers, range->unit, BUFFERS_LARGE);
 	}
 	return buffer;
 }
@@ -146,12 +146,12 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	if (!fill->buffer)
 		return STEP_BUFFER;
 	if (!session->options.ops->admit(session->options.arg, range->unit, range->unit, NEED_TOUCHED)) {
-		buffers_give(&session->buffers, fill->buffer);
+		buffers_give(session->buffers, fill->buffer);
 		return STEP_ROOM;
 	}
 	if (!session_claim(state, SPACE_MISSING, SPACE_FILLING)) {
 		dismiss(session, range->unit);
-		buffers_give(&session->buffers, fill->buffer);
+		buffers_give(session->buffers, fill->buffer);
 		return STEP_AGAIN;
 	}
 	fill->session = session;
@@ -282,7 +282,7 @@ static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 			continue;
 		/* A layout event waits to be read, or there is no memory: it is looked at again. Otherwise there is no such page any more. */
 		if (err == -EAGAIN || err == -ENOMEM)
-			session_post(session, at, fill->write, err == -ENOMEM);
+			session_post(session, at, fill->write, err == -ENOMEM ? WHEN_LATER : WHEN_READ);
 		else
 			uf_wake(session->uf, pointer(at), fill->range.unit);
 	}
@@ -356,14 +356,14 @@ static void place_parts(struct fill *part)
 void fill_place(struct fill *fill)
 {
 	place_parts(fill);
-	buffers_give(&fill->session->buffers, fill->buffer);
+	buffers_give(fill->session->buffers, fill->buffer);
 }
 
 void fill_abandon(struct fill *fill)
 {
 	release_run(fill, fill->addr, fill->addr + fill->len, without(fill), 0);
 	dismiss(fill->session, fill->len);
-	buffers_give(&fill->session->buffers, fill->buffer);
+	buffers_give(fill->session->buffers, fill->buffer);
 }
 
 int fill_zero(struct session *session, const struct space_range *range, uint64_t addr)
@@ -477,7 +477,7 @@ static void lose(struct fill *part, int err)
 			session_release(session, state, without(part), 0, 0);
 		} else if (!session->options.ops->failed(session->options.arg, &part->range, at, err)) {
 			session_release(session, state, SPACE_MISSING, SPACE_WAITED, 0);
-			session_post(session, at, part->write, true);
+			session_post(session, at, part->write, WHEN_LATER);
 		} else {
 			add(&session->stats.poisoned, part->range.unit);
 			/* Once it is LOST somebody may bring it again. */
@@ -580,7 +580,7 @@ static void complete(struct uf_store_request *request)
 	}
 	if (fill->demand_len && fill->start_ns && !request->result)
 		session_count_latency(session, fill->start_ns);
-	buffers_give(&session->buffers, fill->buffer);
+	buffers_give(session->buffers, fill->buffer);
 	phase = fill->phase;
 	free(fill);
 	leave_flight(session, phase);

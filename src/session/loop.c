@@ -21,11 +21,8 @@
 /* What is posted comes from memory of its own: it is posted in signal handlers. */
 #define POSTS_AT_ONCE (65536 / sizeof(struct session_post))
 
-struct loop {
-	struct session *session;
-	struct session_post *held, *later;
-	uint64_t later_due; /* ns; 0: nothing */
-};
+/* What waits for messages to be read looks again after so long in any case, ms: another thread may have read them. */
+#define PARKED 1
 
 /*
  * The bell, and posts.
@@ -36,7 +33,11 @@ void session_ring(struct session *session)
 	uint64_t one = 1;
 
 	/* Once is enough until it is heard. The exchange orders it behind what was done before. */
-	if (!atomic_exchange(&session->rung, 1))
+	if (atomic_exchange(&session->rung, 1))
+		return;
+	if (session->options.driven)
+		session->options.ops->ring(session->options.arg);
+	else
 		raw_syscall3(SYS_write, session->bell, (long)&one, sizeof(one));
 }
 
@@ -44,7 +45,8 @@ static void hear(struct session *session)
 {
 	uint64_t count;
 
-	raw_read(session->bell, &count, sizeof(count));
+	if (!session->options.driven)
+		raw_read(session->bell, &count, sizeof(count));
 	/* Before anything is looked at: what comes later rings again. */
 	atomic_store(&session->rung, 0);
 }
@@ -95,9 +97,9 @@ static void push(struct session *session, const struct session_post *what)
 	session_ring(session);
 }
 
-void session_post(struct session *session, uint64_t addr, bool write, bool later)
+void session_post(struct session *session, uint64_t addr, bool write, enum session_when when)
 {
-	push(session, &(struct session_post){.addr = addr, .write = write, .later = later});
+	push(session, &(struct session_post){.addr = addr, .write = write, .when = when});
 }
 
 void session_post_ahead(struct session *session, uint64_t addr, uint64_t len)
@@ -158,12 +160,14 @@ static void fetch(struct session *session, struct fill *fill, signal_mask before
 		}
 	}
 	session_leave(session, before);
-	if (heap)
+	if (heap && session->options.waits)
+		fill_fetch(heap);
+	else if (heap)
 		fill_submit(heap);
 	else if (placed && fill->start_ns)
 		session_count_latency(session, fill->start_ns);
 	else if (!placed)
-		session_post(session, fill->demand, fill->write, true);
+		session_post(session, fill->demand, fill->write, WHEN_LATER);
 }
 
 /* False: it has to be looked at again. *covered: up to there touches of missing pages are seen to. */
@@ -186,15 +190,14 @@ static bool serve(struct session *session, uint64_t addr, uint64_t more, bool wr
 		case STEP_AGAIN:
 			break;
 		case STEP_BUFFER:
-			buffers_wait(&session->buffers, look.fill.len);
+			buffers_wait(session->buffers, look.fill.len);
 			break;
 		case STEP_STATE:
 			/* Who waits in a handler looks by itself when the state changes. */
 			return session->options.inline_faults;
 		case STEP_POST:
-			/* Nobody tells when it can be. */
-			session_ring(session);
-			return false;
+			session_post(session, addr, write, WHEN_READ);
+			return true;
 		case STEP_ROOM:
 			return false;
 		default:
@@ -215,15 +218,15 @@ static bool serve_post(struct session *session, const struct session_post *post,
 }
 
 /* Looks at everything that is held once; what remains stays, in its order. */
-static void serve_held(struct loop *loop)
+static void serve_held(struct session *session)
 {
-	struct session_post **link = &loop->held, *post;
+	struct session_post **link = &session->kept.held, *post;
 	uint64_t now = now_ns();
 
 	while ((post = *link)) {
-		if (serve_post(loop->session, post, now)) {
+		if (serve_post(session, post, now)) {
 			*link = post->next;
-			give_post(loop->session, post);
+			give_post(session, post);
 		} else {
 			link = &post->next;
 		}
@@ -235,36 +238,70 @@ static unsigned later_ms(const struct session *session)
 	return session->options.later_ms ? session->options.later_ms : LATER;
 }
 
-/* New posts to their lists. They were stacked: the oldest is looked at first. */
-static void sort_posts(struct loop *loop)
+static struct session_post **end_of(struct session_post **list)
 {
-	struct session_post *posts = take_posts(loop->session), *ordered = NULL, **end;
+	while (*list)
+		list = &(*list)->next;
+	return list;
+}
+
+static void move_to(struct session_post **from, struct session_post **list)
+{
+	*end_of(list) = *from;
+	*from = NULL;
+}
+
+/* New posts to their lists. They were stacked: the oldest is looked at first. */
+static void sort_posts(struct session *session)
+{
+	struct session_kept *kept = &session->kept;
+	struct session_post *posts = take_posts(session), *ordered = NULL;
 
 	while (posts) {
-		struct session_post *post = posts;
+		struct session_post *post = posts, **list = &ordered;
 
 		posts = post->next;
-		if (post->later) {
-			post->later = false;
-			post->next = loop->later;
-			loop->later = post;
-			if (!loop->later_due)
-				loop->later_due = now_ns() + later_ms(loop->session) * 1000000ull;
-		} else {
-			post->next = ordered;
-			ordered = post;
+		if (post->when == WHEN_READ)
+			list = &kept->parked;
+		if (post->when == WHEN_LATER) {
+			list = &kept->later;
+			if (!kept->later_due)
+				kept->later_due = now_ns() + later_ms(session) * 1000000ull;
 		}
+		post->when = WHEN_SOON;
+		post->next = *list;
+		*list = post;
 	}
-	for (end = &loop->held; *end; end = &(*end)->next)
-		;
-	*end = ordered;
-	if (loop->later_due && now_ns() >= loop->later_due) {
-		for (; *end; end = &(*end)->next)
-			;
-		*end = loop->later;
-		loop->later = NULL;
-		loop->later_due = 0;
+	move_to(&ordered, &kept->held);
+}
+
+/* Whose time has come. */
+static void take_up(struct session *session)
+{
+	struct session_kept *kept = &session->kept;
+
+	if (kept->read)
+		move_to(&kept->parked, &kept->held);
+	kept->read = false;
+	if (kept->later_due && now_ns() >= kept->later_due) {
+		move_to(&kept->later, &kept->held);
+		kept->later_due = 0;
 	}
+}
+
+/* What was posted. `idle`: nothing else called for this look. How long it may wait for the next one, ms; -1: any time. */
+static int serve_posts(struct session *session, bool idle)
+{
+	struct session_kept *kept = &session->kept;
+
+	kept->read |= idle;
+	/* What is parked by this very look waits for the next. */
+	take_up(session);
+	sort_posts(session);
+	serve_held(session);
+	if (kept->parked)
+		return PARKED;
+	return kept->later_due ? (int)later_ms(session) : -1;
 }
 
 /*
@@ -286,22 +323,59 @@ static int by_address(const void *a, const void *b)
 	return (int)y->write - (int)x->write;
 }
 
-/* Nobody is inside the gate. */
-static void apply_event(struct session *session, const struct uffd_msg *msg)
+/* Pages whose source brings them again: as if they had been mapped anew, so that what is on its way finds them changed. */
+static int renew(struct space *space, const struct space_range *range, uint64_t start, uint64_t end)
+{
+	struct space_range fresh = *range;
+	int err;
+
+	if (start < range->start)
+		start = range->start;
+	if (end > range->start + range->len)
+		end = range->start + range->len;
+	fresh.offset = offset_at(range, start);
+	fresh.start = start;
+	fresh.len = end - start;
+	err = space_unmap(space, start, fresh.len);
+	return err ? err : space_insert(space, &fresh, NULL);
+}
+
+static int remove_pages(struct space *space, uint64_t start, uint64_t end)
+{
+	struct space_range range;
+	int err = 0;
+
+	for (uint64_t at = start; !err && at < end && space_next(space, at, &range) && range.start < end;
+	     at = range.start + range.len) {
+		uint64_t from = range.start > start ? range.start : start;
+		uint64_t to = range.start + range.len < end ? range.start + range.len : end;
+
+		if (range.source && source_of(&range)->comes_again)
+			err = renew(space, &range, from, to);
+		else
+			err = space_remove(space, from, to - from);
+	}
+	return err;
+}
+
+int session_apply(struct space *space, const struct uffd_msg *msg)
 {
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
-		space_remove(session->space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
-		break;
+		return remove_pages(space, msg->arg.remove.start, msg->arg.remove.end);
 	case UFFD_EVENT_UNMAP:
-		space_unmap(session->space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
-		break;
+		return space_unmap(space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
 	case UFFD_EVENT_REMAP:
-		space_move(session->space, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
-		break;
+		return space_move(space, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
 	default:
-		break;
+		return 0;
 	}
+}
+
+/* Nobody is inside the gate. */
+static void apply_event(struct session *session, const struct uffd_msg *msg)
+{
+	session_apply(session->space, msg);
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
 }
@@ -316,13 +390,13 @@ static uint64_t run_end(const struct session *session, const struct fault *fault
 	return end;
 }
 
-static void hold(struct loop *loop, const struct fault *fault)
+static void hold(struct session *session, const struct fault *fault)
 {
-	session_post(loop->session, fault->addr, fault->write, false);
-	atomic_fetch_add_explicit(&loop->session->stats.waits, 1, memory_order_relaxed);
+	session_post(session, fault->addr, fault->write, WHEN_SOON);
+	atomic_fetch_add_explicit(&session->stats.waits, 1, memory_order_relaxed);
 }
 
-static void serve_faults(struct loop *loop, struct fault *faults, size_t count)
+static void serve_faults(struct session *session, struct fault *faults, size_t count)
 {
 	uint64_t now = now_ns(), covered = 0;
 
@@ -330,9 +404,9 @@ static void serve_faults(struct loop *loop, struct fault *faults, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		if (i && faults[i].addr < covered)
 			continue;
-		if (!serve(loop->session, faults[i].addr, run_end(loop->session, &faults[i], count - i),
-		           faults[i].write, now, &covered))
-			hold(loop, &faults[i]);
+		if (!serve(session, faults[i].addr, run_end(session, &faults[i], count - i), faults[i].write, now,
+		           &covered))
+			hold(session, &faults[i]);
 	}
 }
 
@@ -342,13 +416,14 @@ static void serve_faults(struct loop *loop, struct fault *faults, size_t count)
  */
 static ssize_t take_messages(struct session *session, struct uffd_msg *msgs)
 {
+	const struct session_ops *ops = session->options.ops;
 	signal_mask before;
 	ssize_t n;
 
-	if (!(uf_features(session->uf) & EVENTS))
+	if (!(uf_features(session->uf) & EVENTS) && !ops->receive)
 		return uf_read(session->uf, msgs, MESSAGES);
 	before = session_change_begin(session);
-	n = uf_read(session->uf, msgs, MESSAGES);
+	n = ops->receive ? ops->receive(session->options.arg, msgs, MESSAGES) : uf_read(session->uf, msgs, MESSAGES);
 	for (ssize_t i = 0; i < n; i++)
 		if (msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			apply_event(session, &msgs[i]);
@@ -356,9 +431,8 @@ static ssize_t take_messages(struct session *session, struct uffd_msg *msgs)
 	return n;
 }
 
-static void read_messages(struct loop *loop)
+static void read_messages(struct session *session)
 {
-	struct session *session = loop->session;
 	struct uffd_msg msgs[MESSAGES];
 	struct fault faults[MESSAGES];
 	size_t count = 0;
@@ -372,29 +446,43 @@ static void read_messages(struct loop *loop)
 			                 (UFFD_PAGEFAULT_FLAG_WRITE | UFFD_PAGEFAULT_FLAG_WP),
 			};
 	if (count)
-		serve_faults(loop, faults, count);
+		serve_faults(session, faults, count);
+}
+
+int session_turn(struct session *session, bool messages)
+{
+	bool rung = atomic_load(&session->rung);
+
+	if (rung)
+		hear(session);
+	if (messages)
+		read_messages(session);
+	session->kept.read |= messages;
+	return serve_posts(session, !messages && !rung);
 }
 
 void *session_loop(void *arg)
 {
-	struct loop loop = {.session = arg};
 	struct session *session = arg;
-	bool reads = !session->options.inline_faults, keeps = !atomic_exchange(&session->kept, true);
+	bool reads = !session->options.inline_faults, keeps = !atomic_exchange(&session->hears, true);
 	struct pollfd fds[] = {{.fd = keeps ? session->bell : -1, .events = POLLIN},
 	                       {.fd = reads ? uf_fd(session->uf) : -1, .events = POLLIN},
 	                       {.fd = session->end, .events = POLLIN}};
+	int timeout = -1;
 
 	while (!atomic_load(&session->ending)) {
-		int timeout = loop.later_due ? (int)later_ms(session) : -1;
+		bool messages, rung;
+		int ready = poll(fds, 3, timeout);
 
-		poll(fds, 3, timeout);
-		if (fds[0].revents)
+		messages = reads && fds[1].revents;
+		rung = fds[0].revents;
+		if (rung)
 			hear(session);
-		if (reads && fds[1].revents)
-			read_messages(&loop);
+		if (messages)
+			read_messages(session);
 		if (keeps) {
-			sort_posts(&loop);
-			serve_held(&loop);
+			session->kept.read |= messages;
+			timeout = serve_posts(session, !ready);
 		}
 	}
 	return NULL;

@@ -143,18 +143,18 @@ int session_bring(struct session *session, uint64_t addr, uint64_t len, bool aga
 	while (addr < end && !err) {
 		/* Waited for outside the gate, so taken before it is known whether it is needed. */
 		if (!buffer)
-			buffer = buffers_take(&session->buffers, size, BUFFERS_AHEAD);
+			buffer = buffers_take(session->buffers, size, BUFFERS_AHEAD);
 		err = bring_one(session, addr, end, again, NEED_AHEAD, size, &buffer, &addr);
 		/* A few bytes of a large page. */
 		if (err == -E2BIG) {
-			buffers_give(&session->buffers, buffer);
+			buffers_give(session->buffers, buffer);
 			buffer = NULL;
 			size = BUFFER_LARGE;
 			err = 0;
 		}
 	}
 	if (buffer)
-		buffers_give(&session->buffers, buffer);
+		buffers_give(session->buffers, buffer);
 	return err;
 }
 
@@ -226,7 +226,7 @@ static int bring_close(struct session *session, const uint64_t *addrs, size_t co
 
 	if (!fill)
 		return -ENOMEM;
-	buffer = buffers_take(&session->buffers, addrs[count - 1] + unit - addrs[0], BUFFERS_AHEAD);
+	buffer = buffers_take(session->buffers, addrs[count - 1] + unit - addrs[0], BUFFERS_AHEAD);
 	before = session_enter(session);
 	err = gather_set(session, addrs, count, unit, fill);
 	if (fill->len)
@@ -234,7 +234,7 @@ static int bring_close(struct session *session, const uint64_t *addrs, size_t co
 	session_leave(session, before);
 	fill->buffer = buffer;
 	if (!fill->len) {
-		buffers_give(&session->buffers, buffer);
+		buffers_give(session->buffers, buffer);
 		free(fill);
 	} else if (fetch) {
 		fill_fetch(fill);
@@ -264,7 +264,7 @@ static void gather_next(struct session *session, const struct space_range *range
 void session_bring_next(struct session *session, uint64_t addr, uint64_t len)
 {
 	struct fill *fill = calloc(1, sizeof(*fill));
-	char *buffer = buffers_try(&session->buffers, BUFFER_LARGE, BUFFERS_AHEAD);
+	char *buffer = buffers_try(session->buffers, BUFFER_LARGE, BUFFERS_AHEAD);
 	signal_mask before = session_enter(session);
 	struct space_range range = {0};
 	bool begun = fill && buffer && space_find(session->space, addr, &range);
@@ -282,7 +282,7 @@ void session_bring_next(struct session *session, uint64_t addr, uint64_t len)
 		return;
 	}
 	if (buffer)
-		buffers_give(&session->buffers, buffer);
+		buffers_give(session->buffers, buffer);
 	free(fill);
 }
 
@@ -358,7 +358,7 @@ static void give_up(struct session *session)
 	session_settle(session);
 	loop_forget(session);
 	space_free(session->space);
-	buffers_end(&session->buffers);
+	buffers_end(&session->own_buffers);
 	if (session->bell >= 0)
 		close(session->bell);
 	if (session->end >= 0)
@@ -367,24 +367,44 @@ static void give_up(struct session *session)
 	pthread_mutex_destroy(&session->settling);
 }
 
+/* What threads of its own need. */
+static int open_loop(struct session *session)
+{
+	session->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	session->end = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (session->bell < 0 || session->end < 0)
+		return -errno;
+	return start_threads(session);
+}
+
 int session_open(struct session *session, struct uf *uf, const struct session_options *options)
 {
-	int err;
+	int err = 0;
 
-	*session = (struct session){.uf = uf, .options = *options, .page = (uint64_t)sysconf(_SC_PAGESIZE)};
+	*session = (struct session){.uf = uf,
+	                            .options = *options,
+	                            .buffers = options->buffers ? options->buffers : &session->own_buffers,
+	                            .bell = -1,
+	                            .end = -1,
+	                            .page = (uint64_t)sysconf(_SC_PAGESIZE)};
 	session->can_protect = uf_features(uf) & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	session->can_poison = uf_features(uf) & UFFD_FEATURE_POISON;
 	pthread_mutex_init(&session->change, NULL);
 	pthread_mutex_init(&session->settling, NULL);
-	session->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	session->end = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	err = session->bell < 0 || session->end < 0 ? -errno : buffers_init(&session->buffers);
+	if (!options->buffers)
+		err = buffers_init(&session->own_buffers);
 	if (!err)
-		err = space_new(&session->space);
+		err = options->space ? 0 : space_new(&session->space);
+	if (options->space)
+		session->space = options->space;
+	if (!err && !options->driven)
+		err = open_loop(session);
 	if (!err)
-		err = start_threads(session);
-	if (err)
-		give_up(session);
+		return 0;
+	/* On failure it is the caller's still. */
+	if (options->space)
+		session->space = NULL;
+	give_up(session);
 	return err;
 }
 

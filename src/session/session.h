@@ -12,7 +12,7 @@
  * be written to. So a page that can be written is LEAVING or DIRTY, and what was written before a moment is DIRTY, RESTING or LEAVING then.
  *
  * Faults come from uf_read(), or from a handler on the faulting thread, for which session_fault() is async-signal-safe. What that cannot
- * do at once it posts to the loop, and waits.
+ * do at once it posts to the loop, and waits. The loop runs on threads of the session's own, or its owner drives it: session_turn().
  *
  * Locks: `gate` guards the set of ranges; who is inside has all signals blocked. session_change_begin() closes it. Nobody waits for
  * a store or for room inside, but for handlers' own short reads. Inside it no other lock is taken but the owner's, by its ops.
@@ -40,6 +40,7 @@ struct session_source {
 	struct uf_store *aside;        /* where SAVED pages are, by the same offsets; or NULL */
 	bool writable;                 /* pages come in write-protected, so that the first write is noticed */
 	bool no_zeropage;              /* UFFDIO_ZEROPAGE does not serve this memory */
+	bool comes_again;              /* what the program gives back comes from the store again, not as zeros */
 	_Atomic int advice;            /* enum uf_pager_advice: RANDOM, SEQUENTIAL, NORMAL */
 	_Atomic bool recording;        /* first touches are told to the owner, and nothing is read ahead */
 	struct session_stream {        /* a sequence of touches, as far as it is known; torn updates only cost speed */
@@ -76,8 +77,15 @@ struct session_ops {
 	void (*touched)(void *arg, struct session_source *source, uint64_t offset);
 	/* A store failed for good. True: the page is lost; false: try it again later. */
 	bool (*failed)(void *arg, const struct space_range *range, uint64_t addr, int err);
-	/* A layout event, already applied to the space; after UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be NULL. */
+	/*
+	 * A layout event, already applied to the space, with the gate closed; after UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be
+	 * NULL.
+	 */
 	void (*event)(void *arg, const struct uffd_msg *msg);
+	/* In place of uf_read(), for an owner who has to note events before they take effect. With the gate closed. May be NULL. */
+	ssize_t (*receive)(void *arg, struct uffd_msg *msgs, size_t count);
+	/* [signal] Driven: session_turn() has something to do beside reading messages. Once, until the next turn. */
+	void (*ring)(void *arg);
 };
 
 /* Counted by whoever does it; read by anybody. */
@@ -91,8 +99,20 @@ struct session_options {
 	const struct session_ops *ops;
 	void *arg;
 	bool inline_faults; /* they come through session_fault() */
-	unsigned threads;   /* of the loop; 0: 1 */
-	unsigned later_ms;  /* until what failed is tried again; 0: a second */
+	bool driven;        /* no threads: the owner calls session_turn() */
+	bool waits; /* fetches are made by the loop itself: whoever delivers pages may have to wait for the program that is served */
+	bool vanishes;                   /* pages may go without an event, as after MADV_FREE; they are zeros then */
+	unsigned threads;                /* of the loop; 0: 1 */
+	unsigned later_ms;               /* until what failed is tried again; 0: a second */
+	struct session_buffers *buffers; /* shared with others; NULL: its own */
+	struct space *space;             /* what is there from the beginning; the session's on success. NULL: nothing */
+};
+
+/* When something is looked at again. */
+enum session_when {
+	WHEN_SOON,
+	WHEN_READ,  /* once messages have been read: what it needs is refused until then */
+	WHEN_LATER, /* after session_options.later_ms */
 };
 
 /* A fault, or a part of the loop's own work, that waits for another look. */
@@ -100,7 +120,15 @@ struct session_post {
 	struct session_post *next;
 	uint64_t addr;
 	uint64_t len; /* to be brought; 0: it is a fault */
-	bool write, later;
+	bool write;
+	enum session_when when;
+};
+
+/* What the loop keeps: of the thread that hears the bell, or of whoever drives it. */
+struct session_kept {
+	struct session_post *held, *parked, *later;
+	uint64_t later_due; /* ns; 0: nothing */
+	bool read;          /* messages were read since what is parked was looked at */
 };
 
 struct session {
@@ -109,11 +137,11 @@ struct session {
 	struct gate gate;
 	pthread_mutex_t change; /* serializes changes of the set of ranges; taken before the gate is closed */
 	struct session_options options;
-	struct session_buffers buffers;
+	struct session_buffers *buffers, own_buffers;
 	bool can_protect, can_poison;
 	uint64_t page; /* the system's page size, bytes */
 
-	int bell;               /* eventfd: the loop has something to do beside reading messages */
+	int bell;               /* eventfd: the loop has something to do beside reading messages; driven: -1 */
 	struct lock posts_lock; /* innermost; held for a few instructions, signals blocked */
 	struct session_post *posts, *free_posts, *pieces;
 	_Atomic uint32_t rung; /* the bell has rung and not been heard */
@@ -123,7 +151,8 @@ struct session {
 	pthread_mutex_t settling;      /* who waits for a phase to end; taken before `change` */
 	int end;                       /* eventfd: readable from then on that the threads are to end */
 	_Atomic bool ending;
-	_Atomic bool kept; /* a thread hears the bell, and keeps what is posted: one alone, as a bell is heard once */
+	_Atomic bool hears; /* a thread hears the bell, and keeps what is posted: one alone, as a bell is heard once */
+	struct session_kept kept;
 	_Atomic bool gone; /* the process that is served has ended */
 	pthread_t *threads;
 	unsigned started;
@@ -140,6 +169,17 @@ int session_open(struct session *session, struct uf *uf, const struct session_op
 
 /* Stops the threads, waits for fetches in flight, closes the object. Ranges are unregistered by that. */
 void session_close(struct session *session);
+
+/*
+ * session_turn - one round of the loop, by the owner who drives it: one caller at a time, not inside the gate
+ *
+ * Reads messages once, at most as many as a turn may take, if `messages` says that there may be some, and looks at what was posted. Returns how
+ * many milliseconds may pass until the next turn if nothing calls for it before; -1: any time.
+ */
+int session_turn(struct session *session, bool messages);
+
+/* What a layout event does to a space: the part of it that makes no difference between now and a record of what was. 0 or -ENOMEM. */
+int session_apply(struct space *space, const struct uffd_msg *msg);
 
 /* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
 signal_mask session_change_begin(struct session *session);
