@@ -38,6 +38,11 @@ struct uf_engine_ops {
 	int (*ioctl)(const struct uf *uf, unsigned long request, void *arg);
 	ssize_t (*read)(const struct uf *uf, struct uffd_msg *msgs, size_t count);
 
+	/* durable.h. NULL: what is read is read for good; nothing waits. */
+	ssize_t (*peek)(const struct uf *uf, struct uffd_msg *msgs, uint64_t *ids, size_t count);
+	int (*accept)(const struct uf *uf, const uint64_t *ids, size_t count);
+	void (*hang_up)(const struct uf *uf);
+
 	void (*close)(struct uf *uf);
 
 	/* PAGEMAP_SCAN of this process, as what the engine has protected is concerned; NULL: the kernel's own. */

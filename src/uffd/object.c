@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/options.h"
+#include "uffd/durable.h"
 #include "uffd/engine.h"
 #include "uffd/trap.h"
 #include "uffd/trycopy.h"
@@ -423,4 +424,31 @@ ssize_t uf_read(struct uf *uf, struct uffd_msg *msgs, size_t count)
 	if (!uf || !msgs || !count)
 		return -EINVAL;
 	return uf->ops->read(uf, msgs, count);
+}
+
+ssize_t uf_peek(struct uf *uf, struct uffd_msg *msgs, uint64_t *ids, size_t count)
+{
+	ssize_t n;
+
+	if (!uf || !msgs || !ids || !count)
+		return -EINVAL;
+	if (uf->ops->peek)
+		return uf->ops->peek(uf, msgs, ids, count);
+	n = uf->ops->read(uf, msgs, count);
+	for (ssize_t i = 0; i < n; i++)
+		ids[i] = 0;
+	return n;
+}
+
+int uf_accept(struct uf *uf, const uint64_t *ids, size_t count)
+{
+	if (!uf)
+		return -EINVAL;
+	return uf->ops->accept ? uf->ops->accept(uf, ids, count) : 0;
+}
+
+void uf_hang_up(struct uf *uf)
+{
+	if (uf && uf->ops->hang_up)
+		uf->ops->hang_up(uf);
 }

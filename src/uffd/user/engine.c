@@ -173,12 +173,15 @@ static bool may_wait(int bell)
 }
 
 ssize_t user_read_messages(struct user_pending *pending, uint64_t features, enum user_waits waits,
-                           struct uffd_msg *msgs, size_t count)
+                           struct uffd_msg *msgs, uint64_t *ids, size_t count)
 {
+	bool exact = features & UFFD_FEATURE_EXACT_ADDRESS;
 	ssize_t taken;
 	int err = 0;
 
-	while (!(taken = user_pending_take(pending, msgs, count, features & UFFD_FEATURE_EXACT_ADDRESS)) && !err)
+	while (!(taken = ids ? user_pending_peek(pending, msgs, ids, count, exact)
+	                     : user_pending_take(pending, msgs, count, exact)) &&
+	       !err)
 		err = waits == USER_WAITS_AS_SET && may_wait(pending->bell) ? user_pending_sleep(pending, NULL, true)
 		                                                            : -EAGAIN;
 	for (ssize_t i = 0; i < taken && !(features & UFFD_FEATURE_THREAD_ID); i++)
@@ -187,7 +190,8 @@ ssize_t user_read_messages(struct user_pending *pending, uint64_t features, enum
 	return taken ? taken : err;
 }
 
-static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t count)
+/* ids: NULL to read. */
+static ssize_t read_or_peek(const struct uf *uf, struct uffd_msg *msgs, uint64_t *ids, size_t count)
 {
 	struct user_object *object = uf->state;
 	uint64_t features = atomic_load(&object->features);
@@ -198,9 +202,33 @@ static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 		return -EINVAL;
 	if (object->inherited) {
 		err = reach_parent(uf, &proxy);
-		return err ? err : proxy->ops->read(proxy, msgs, count);
+		if (err)
+			return err;
+		return ids ? proxy->ops->peek(proxy, msgs, ids, count) : proxy->ops->read(proxy, msgs, count);
 	}
-	return user_read_messages(&object->pending, features, USER_WAITS_AS_SET, msgs, count);
+	return user_read_messages(&object->pending, features, USER_WAITS_AS_SET, msgs, ids, count);
+}
+
+static ssize_t user_read(const struct uf *uf, struct uffd_msg *msgs, size_t count)
+{
+	return read_or_peek(uf, msgs, NULL, count);
+}
+
+static ssize_t user_peek(const struct uf *uf, struct uffd_msg *msgs, uint64_t *ids, size_t count)
+{
+	return read_or_peek(uf, msgs, ids, count);
+}
+
+static int user_accept(const struct uf *uf, const uint64_t *ids, size_t count)
+{
+	struct user_object *object = uf->state;
+	struct uf *proxy;
+	int err;
+
+	if (!object->inherited)
+		return user_pending_accept(&object->pending, ids, count);
+	err = reach_parent(uf, &proxy);
+	return err ? err : proxy->ops->accept(proxy, ids, count);
 }
 
 void user_object_end(struct user_object *object)
@@ -266,7 +294,7 @@ static ssize_t user_take(const struct uf *uf, struct uffd_msg *msgs, size_t coun
 		return -EINVAL;
 	if (!count)
 		return user_pending_unread(&object->pending) ? 0 : -EAGAIN;
-	return user_read_messages(&object->pending, features, USER_WAITS_NEVER, msgs, count);
+	return user_read_messages(&object->pending, features, USER_WAITS_NEVER, msgs, NULL, count);
 }
 
 static int user_wait(const struct uf *uf, const struct timespec *timeout, bool restart)
@@ -302,6 +330,8 @@ const struct uf_engine_ops uf_engine_user = {
 	.open = user_open,
 	.ioctl = user_ioctl,
 	.read = user_read,
+	.peek = user_peek,
+	.accept = user_accept,
 	.close = user_close,
 	.scan = user_pagemap_scan,
 	.enabled = user_enabled,

@@ -66,11 +66,14 @@ void user_object_list_only(struct user_object *first); /* in the child of a fork
 /* The end of an object whose last descriptor is closed: its ranges are ordinary again, and nobody waits any more. Once. */
 void user_object_end(struct user_object *object);
 
-/* read(2), by whoever has a view of the pending messages. With nothing to read it is up to `waits`, or to O_NONBLOCK of the bell. */
+/*
+ * read(2), by whoever has a view of the pending messages. With nothing to read it is up to `waits`, or to O_NONBLOCK of the bell. With ids
+ * it is uf_peek() (durable.h).
+ */
 enum user_waits { USER_WAITS_NEVER, USER_WAITS_AS_SET };
 
 ssize_t user_read_messages(struct user_pending *pending, uint64_t features, enum user_waits waits,
-                           struct uffd_msg *msgs, size_t count);
+                           struct uffd_msg *msgs, uint64_t *ids, size_t count);
 
 void user_object_hold(struct user_object *object);
 void user_object_release(struct user_object *object);

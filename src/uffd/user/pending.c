@@ -11,10 +11,11 @@
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/rawsys.h"
+#include "base/task.h"
 #include "uffd/user/own.h"
 #include "uffd/user/pending.h"
 
-#define MAGIC 0x75664d31 /* "ufM1" */
+#define MAGIC 0x75664d32 /* "ufM2" */
 
 /* A thread that is in futex(2), or about to be: found by all who have the word, or, faster, by those alone who share its memory. */
 enum sleep { AWAKE, ASLEEP, ASLEEP_AMONG_US };
@@ -34,7 +35,8 @@ struct user_slot {
 	_Atomic uint64_t args[3]; /* a fault: exact address, flags, page size; an event: as in struct uffd_msg */
 	/*
 	 * The errand of this generation: generation << 32 | tray << 8 | mode, set once by compare-and-swap; of another generation: none.
-	 * The result is written while BUSY.
+	 * The result is written while BUSY. Of an event: word << 32 | who holds it, by compare-and-swap; of another word: nobody does. Only
+	 * who holds it moves it to READ, so of two readers one has it.
 	 */
 	_Atomic uint64_t errand;
 	_Atomic int32_t result;
@@ -427,18 +429,23 @@ static void end_generation(struct user_pending *pending, struct user_slot *slot,
 		settle_bell(pending);
 }
 
-static void give_back(struct user_pending *pending, struct user_slot *slot)
+/* Its generation has been ended. */
+static void free_slot(struct user_pending_shared *shared, struct user_slot *slot)
 {
-	struct user_pending_shared *shared = pending->shared;
 	uint32_t index = (uint32_t)(slot - shared->slots);
 
-	end_generation(pending, slot, atomic_load(&slot->word));
 	/* Before it can be claimed: this thread must not take it for its own while another one has it. */
 	atomic_store(&slot->tid, 0);
 	atomic_fetch_and(&shared->claimed[index / 64], ~((uint64_t)1 << (index % 64)));
 	atomic_fetch_add(&shared->freed, 1);
 	if (atomic_load(&shared->hungry))
 		futex_wake(&shared->freed, INT_MAX);
+}
+
+static void give_back(struct user_pending *pending, struct user_slot *slot)
+{
+	end_generation(pending, slot, atomic_load(&slot->word));
+	free_slot(pending->shared, slot);
 }
 
 static void use_word(struct user_pending_shared *shared, uint32_t word)
@@ -689,6 +696,68 @@ void user_pending_wait_read(struct user_pending *pending, struct user_ticket tic
 	wait_for(pending, ticket, READ, NULL);
 }
 
+/*
+ * Holding an event. A task of the owner holds it by its own number: it can be killed alone, and then the next one that looks takes it over.
+ * Of other processes the owner knows which have gone.
+ */
+#define IS_TASK USER_READERS
+
+static uint32_t reader_of(const struct user_pending *pending)
+{
+	return pending->rope < 0 ? pending->reader : IS_TASK | (uint32_t)raw_gettid();
+}
+
+static uint64_t hold_by(uint32_t word, uint32_t reader)
+{
+	return (uint64_t)word << 32 | reader;
+}
+
+/* Who holds what has this word; 0: nobody. */
+static uint32_t holder_of(const struct user_slot *slot, uint32_t word)
+{
+	uint64_t hold = atomic_load(&slot->errand);
+
+	return hold >> 32 == word ? (uint32_t)hold : 0;
+}
+
+static bool is_gone(const struct user_pending *pending, uint32_t holder)
+{
+	return pending->rope >= 0 && (holder & IS_TASK) && holder != reader_of(pending) &&
+	       task_is_gone(holder & ~IS_TASK);
+}
+
+/* Unread, and nobody holds it. */
+static bool is_to_be_read(const struct user_pending *pending, const struct user_slot *slot, uint32_t word)
+{
+	uint32_t holder;
+
+	if (state_of(word) != UNREAD || get(slot->event) == UFFD_EVENT_PAGEFAULT)
+		return state_of(word) == UNREAD;
+	holder = holder_of(slot, word);
+	return !holder || is_gone(pending, holder);
+}
+
+/* False: it has been read meanwhile, or another one holds it. */
+static bool hold(struct user_pending *pending, struct user_slot *slot, uint32_t word)
+{
+	uint64_t before = atomic_load(&slot->errand);
+	uint32_t holder = before >> 32 == word ? (uint32_t)before : 0;
+
+	if (holder && !is_gone(pending, holder))
+		return false;
+	/* What was copied from the slot before is of this message if the word still is the same then. */
+	return atomic_compare_exchange_strong(&slot->errand, &before, hold_by(word, reader_of(pending))) &&
+	       atomic_load(&slot->word) == word;
+}
+
+/* Nobody holds it any more, if this one did. */
+static bool release(struct user_slot *slot, uint32_t word, uint32_t reader)
+{
+	uint64_t before = hold_by(word, reader);
+
+	return atomic_compare_exchange_strong(&slot->errand, &before, 0);
+}
+
 static void fill_message(struct uffd_msg *msg, const struct user_slot *slot, bool exact)
 {
 	*msg = (struct uffd_msg){.event = (__u8)get(slot->event)};
@@ -716,7 +785,7 @@ static struct user_slot *oldest_unread(struct user_pending *pending, uint32_t *w
 		uint64_t order = get(slot->order);
 		bool fault = get(slot->event) == UFFD_EVENT_PAGEFAULT;
 
-		if (state_of(now) != UNREAD)
+		if (!is_to_be_read(pending, slot, now))
 			continue;
 		if (best && (best_fault > fault || (best_fault == fault && best_order < order)))
 			continue;
@@ -728,44 +797,73 @@ static struct user_slot *oldest_unread(struct user_pending *pending, uint32_t *w
 	return best;
 }
 
-/* Takes this message, if it still is what it was. 1, 0, or -errno. */
-static int take_slot(struct user_pending *pending, struct user_slot *slot, uint32_t word, struct uffd_msg *msg)
+/* Held by us: makes the descriptor in it the reader's. 0 or -errno. */
+static int take_child(struct user_pending *pending, struct uffd_msg *msg)
 {
-	int child = -1;
+	int child;
 
-	if (msg->event == UFFD_EVENT_FORK) {
-		child = pending->open_child(pending, msg->arg.fork.ufd);
-		if (child < 0)
-			return child;
-		msg->arg.fork.ufd = (uint32_t)child;
-	}
-	if (move_slot(slot, word, READ))
-		return 1;
-	if (child >= 0)
-		raw_close(child);
+	if (msg->event != UFFD_EVENT_FORK)
+		return 0;
+	child = pending->open_child(pending, msg->arg.fork.ufd);
+	if (child < 0)
+		return child;
+	msg->arg.fork.ufd = (uint32_t)child;
 	return 0;
 }
 
-ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact)
+/*
+ * An event: holds it and, unless it is only to be held, reads it. 1, 0: look again, or -errno. A handler must not leave for good between the
+ * two, nor fault.
+ */
+static int take_event(struct user_pending *pending, struct user_slot *slot, uint32_t word, struct uffd_msg *msg,
+                      bool only_hold)
+{
+	signal_mask before = block_signals();
+	int result = 0, err;
+
+	if (hold(pending, slot, word)) {
+		err = take_child(pending, msg);
+		if (err)
+			release(slot, word, reader_of(pending));
+		result = err ? err : only_hold || move_slot(slot, word, READ);
+		if (!result && msg->event == UFFD_EVENT_FORK)
+			raw_close((int)msg->arg.fork.ufd);
+		if (result > 0 && !only_hold)
+			wake_sleeper(slot);
+	}
+	restore_signals(before);
+	return result;
+}
+
+/* Who owns the memory can change it without end. */
+#define MOST_TRIES (2 * USER_SLOTS)
+
+static ssize_t take(struct user_pending *pending, struct uffd_msg *msgs, uint64_t *ids, size_t count, bool exact)
 {
 	size_t taken = 0;
 	int err = 0;
 
-	while (taken < count) {
+	for (unsigned vain = 0; taken < count && vain < MOST_TRIES;) {
 		uint32_t word;
+		uint64_t order;
+		bool fault;
 		struct user_slot *slot = oldest_unread(pending, &word);
 
 		if (!slot)
 			break;
 		fill_message(&msgs[taken], slot, exact);
+		order = get(slot->order);
+		fault = msgs[taken].event == UFFD_EVENT_PAGEFAULT;
 		/* If it moved meanwhile, what was copied may be of another message: look again. */
-		err = take_slot(pending, slot, word, &msgs[taken]);
+		err = fault ? move_slot(slot, word, READ) : take_event(pending, slot, word, &msgs[taken], ids);
 		if (err < 0)
 			break;
-		if (!err)
+		if (!err) {
+			vain++;
 			continue;
-		if (msgs[taken].event != UFFD_EVENT_PAGEFAULT)
-			wake_sleeper(slot);
+		}
+		if (ids)
+			ids[taken] = fault ? 0 : order + 1;
 		taken++;
 	}
 	set(pending->shared->reader_cpu, this_cpu());
@@ -775,6 +873,88 @@ ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, s
 	else
 		settle_bell(pending);
 	return taken || err > 0 ? (ssize_t)taken : err;
+}
+
+ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact)
+{
+	return take(pending, msgs, NULL, count, exact);
+}
+
+ssize_t user_pending_peek(struct user_pending *pending, struct uffd_msg *msgs, uint64_t *ids, size_t count, bool exact)
+{
+	return take(pending, msgs, ids, count, exact);
+}
+
+/* Any task of the owner accepts what any other one holds. */
+static bool accept_event(struct user_pending *pending, uint64_t id)
+{
+	uint32_t self = reader_of(pending);
+
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word), holder = holder_of(slot, word);
+
+		if (state_of(word) != UNREAD || get(slot->event) == UFFD_EVENT_PAGEFAULT || get(slot->order) + 1 != id)
+			continue;
+		if (holder != self && !(holder & self & IS_TASK))
+			return false;
+		if (!move_slot(slot, word, READ))
+			return false;
+		wake_sleeper(slot);
+		return true;
+	}
+	return false;
+}
+
+int user_pending_accept(struct user_pending *pending, const uint64_t *ids, size_t count)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (ids[i] && !accept_event(pending, ids[i]))
+			err = -ENOENT;
+	return err;
+}
+
+static bool is_among(uint32_t reader, const uint32_t *readers, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (readers[i] == reader)
+			return true;
+	return false;
+}
+
+void user_pending_let_go(struct user_pending *pending, const uint32_t *readers, size_t count)
+{
+	bool released = false;
+
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word), holder = holder_of(slot, word);
+		bool fault = get(slot->event) == UFFD_EVENT_PAGEFAULT;
+
+		if (state_of(word) == UNREAD && !fault && holder && !(holder & IS_TASK) &&
+		    !is_among(holder, readers, count))
+			released |= release(slot, word, holder);
+		/* Who moved it was killed before he woke its thread. */
+		if (state_of(word) == (fault ? DONE : READ))
+			wake_sleeper(slot);
+	}
+	if (released)
+		settle_bell(pending);
+}
+
+bool user_pending_is_held(const struct user_pending *pending, uint32_t reader)
+{
+	for_each_claimed (i, pending->shared) {
+		const struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word), holder = holder_of(slot, word);
+
+		if (state_of(word) == UNREAD && get(slot->event) != UFFD_EVENT_PAGEFAULT && holder &&
+		    !(holder & IS_TASK) && holder != reader)
+			return true;
+	}
+	return false;
 }
 
 static bool waits_in(const struct user_slot *slot, uint32_t word, uint64_t start, uint64_t end)
@@ -817,6 +997,20 @@ bool user_pending_uses(const struct user_pending *pending, uint32_t tray)
 	return false;
 }
 
+void user_pending_forget_tray(struct user_pending *pending, uint32_t tray)
+{
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+		uint64_t errand = atomic_load(&slot->errand);
+
+		/* A thread that finds no slot may take it at the same time: see claim(). */
+		if (state_of(word) == CARRIED && (uint32_t)(errand >> 8) % USER_TRAYS == tray &&
+		    atomic_compare_exchange_strong(&slot->word, &word, next_generation(word)))
+			free_slot(pending->shared, slot);
+	}
+}
+
 /* A fault in the page at `page` that was read; *word: its state. */
 static struct user_slot *find_reader(struct user_pending *pending, uint64_t page, uint32_t *word)
 {
@@ -857,21 +1051,23 @@ static bool is_under_way(const struct user_slot *slot, uint32_t word, uint32_t *
 /* Until the errand is over, or for so long that its thread may have died. */
 static uint32_t await(struct user_pending_shared *shared, struct user_slot *slot, uint32_t word)
 {
-	static const struct timespec patience = {.tv_nsec = 50 * 1000 * 1000};
+	uint64_t start = now(), patience = 50 * 1000 * 1000;
 	bool elsewhere = atomic_load(&slot->sleeping) == AWAKE && get(slot->cpu) != this_cpu();
 	unsigned steps = may_step_aside(shared, get(slot->cpu)) ? STEPS : 0;
-	uint64_t end = elsewhere ? now() + SPIN_NS : 0;
+	uint64_t end = elsewhere ? start + SPIN_NS : 0, t;
 	uint32_t word_now;
-	long err = 0;
 
 	while (is_under_way(slot, word, &word_now) && end && now() < end)
 		relax();
 	while (is_under_way(slot, word, &word_now) && steps--)
 		step_aside();
-	while (is_under_way(slot, word, &word_now) && err != -ETIMEDOUT) {
+	/* By the clock, since who means harm could wake us without end. */
+	while (is_under_way(slot, word, &word_now) && (t = now()) < start + patience) {
+		struct timespec left = {.tv_nsec = (long)(start + patience - t)};
+
 		atomic_store(&slot->watching, 1);
 		if (is_under_way(slot, word, &word_now))
-			err = futex_sleep(&slot->word, word_now, &patience, false);
+			futex_sleep(&slot->word, word_now, &left, false);
 	}
 	return word_now;
 }
@@ -1062,7 +1258,9 @@ bool user_pending_has_child(const struct user_pending *pending, uint32_t number)
 bool user_pending_unread(const struct user_pending *pending)
 {
 	for_each_claimed (i, pending->shared) {
-		if (state_of(atomic_load(&pending->shared->slots[i].word)) == UNREAD)
+		const struct user_slot *slot = &pending->shared->slots[i];
+
+		if (is_to_be_read(pending, slot, atomic_load(&slot->word)))
 			return true;
 	}
 	return false;

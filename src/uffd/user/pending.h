@@ -11,6 +11,9 @@
  * it on by compare-and-swap. The state word carries a generation, so that nobody moves a slot that has been given back and
  * taken again meanwhile.
  *
+ * A layout event is *held* by the reader to whom it was handed out, and stays UNREAD until he accepts it. What a reader holds who has gone
+ * is let go of, and handed out to another.
+ *
  * A monitor in another process may send the waiting thread on an *errand*: to put the page that it waits for in place itself, since
  * it has to be woken anyway. The bytes lie in the monitor's *tray*, a page here that is its own. READ -> ERRAND -> BUSY, and then
  * CARRIED, when the thread has gone on and leaves the slot, with the result, to the monitor; or FAILED, which is as good as READ.
@@ -47,6 +50,8 @@ struct user_pending {
 	int memfd; /* to hand on */
 	int bell;  /* the descriptor: readable while something is unread */
 	int rope;  /* the other end, which rings it: in the owner only, else -1 */
+	uint32_t
+		reader; /* who holds what is read by this view: a number that the owner has given, not 0; in the owner 0 */
 	/*
 	 * UFFD_EVENT_FORK carries the owner's number of the new descriptor, and CHILD_INHERIT unless it is to be close-on-exec. This makes a descriptor of the reader's own of it, before the
 	 * message counts as read: the owner closes its own then. -errno: the message stays unread.
@@ -102,6 +107,20 @@ bool user_pending_is_read_elsewhere(const struct user_pending *pending);
  */
 ssize_t user_pending_take(struct user_pending *pending, struct uffd_msg *msgs, size_t count, bool exact);
 
+/* The same, but layout events are held and not read; ids as those of uf_peek() and uf_accept() (durable.h), whose result the second has. */
+ssize_t user_pending_peek(struct user_pending *pending, struct uffd_msg *msgs, uint64_t *ids, size_t count, bool exact);
+int user_pending_accept(struct user_pending *pending, const uint64_t *ids, size_t count);
+
+/*
+ * In the owner: of the readers in other processes there are these alone. Lets go of what others held, and ends what they have left half done.
+ * Numbers of readers are below USER_READERS and never used again.
+ */
+#define USER_READERS (1u << 31)
+void user_pending_let_go(struct user_pending *pending, const uint32_t *readers, size_t count);
+
+/* In the owner: whether readers in other processes hold something, but for this one. */
+bool user_pending_is_held(const struct user_pending *pending, uint32_t reader);
+
 /*
  * Sends the thread that waits for `page`, a fault that was read, on an errand with USER_TRAY bytes at src. One at a time for each tray.
  * True: it was carried out, with this result (0 or -errno). False: nobody waits there, or it does so no more: another way has to be
@@ -118,6 +137,9 @@ bool user_pending_has_sent(struct user_pending *pending, struct user_ticket *bus
 
 /* In the owner: a monitor in another process has attached, before it is told so; or it has gone. */
 void user_pending_attached(struct user_pending *pending, bool here);
+
+/* In the owner: whose tray this was has gone. Gives back what he did not fetch. */
+void user_pending_forget_tray(struct user_pending *pending, uint32_t tray);
 
 /* Whether any errand with this tray is still to be carried out. */
 bool user_pending_uses(const struct user_pending *pending, uint32_t tray);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/hist.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
@@ -19,12 +20,17 @@ struct remote {
 	struct user_pending pending;
 	uint64_t features;
 	struct lock lock; /* one request at a time: the socket and the staging memory */
-	int socket;       /* -1: the owner was gone already */
-	int rope;         /* the owner's end of the bell, or -1 */
+	int socket; /* -1: the owner was gone already. The number stays the same: uf_hang_up() uses it without the lock */
+	_Atomic bool hung_up;
+	int rope; /* the owner's end of the bell, or -1 */
 	char *staging;
+	void *life; /* mapped for as long as this process lives, and by no other */
+	int life_of;
 	uint32_t tray;           /* in the pending table, for errands */
 	struct user_ticket busy; /* the errand that was given up */
 };
+
+#define MAX_ERRNO 4095
 
 static int make_staging(char **staging)
 {
@@ -40,17 +46,48 @@ static int make_staging(char **staging)
 	return take_fd(&memfd);
 }
 
+/* Memory that only this process has: as long as it can be written to, the owner cannot seal it, and knows that we live. */
+static int make_life(struct remote *remote, size_t len)
+{
+	_cleanup_fd int memfd = memfd_create("userfault-life", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *p;
+
+	if (memfd < 0 || ftruncate(memfd, (off_t)len))
+		return -errno;
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	if (madvise(p, len, MADV_DONTFORK)) {
+		munmap(p, len);
+		return -ENOMEM;
+	}
+	remote->life = p;
+	remote->life_of = raw_getpid();
+	return take_fd(&memfd);
+}
+
+/* In the child of a fork something else may lie there. */
+static void end_life(struct remote *remote)
+{
+	if (remote->life && remote->life_of == raw_getpid())
+		munmap(remote->life, (size_t)sysconf(_SC_PAGESIZE));
+	remote->life = NULL;
+}
+
 /* A stranger that only bears the name may never answer; an owner that is stopped may be given up with it. */
 #define ANSWER_SECONDS 30
 
 static int wait_for_answer(int socket)
 {
 	struct pollfd fd = {.fd = socket, .events = POLLIN};
-	int ready;
+	uint64_t now = now_ns(), end = now + ANSWER_SECONDS * 1000000000ull;
+	int ready = 0;
 
-	do
-		ready = poll(&fd, 1, ANSWER_SECONDS * 1000);
-	while (ready < 0 && errno == EINTR);
+	for (; now < end; now = now_ns()) {
+		ready = poll(&fd, 1, (int)((end - now) / 1000000) + 1);
+		if (ready >= 0 || errno != EINTR)
+			break;
+	}
 	return ready > 0 ? 0 : -ETIMEDOUT;
 }
 
@@ -71,6 +108,11 @@ static int open_child(struct user_pending *pending, uint32_t number)
 	if (send(remote->socket, &request, sizeof(request), MSG_NOSIGNAL) == (ssize_t)sizeof(request) &&
 	    user_receive(remote->socket, &answer, sizeof(answer), &child, &count) == (ssize_t)sizeof(answer))
 		err = answer.err ? answer.err : count ? child : -EPROTO;
+	/* The owner may say anything. */
+	if (err != child && child >= 0)
+		raw_close(child);
+	if (err != child && (err >= 0 || err < -MAX_ERRNO))
+		err = -EPROTO;
 	if (err >= 0 && (number & CHILD_INHERIT))
 		fcntl(child, F_SETFD, 0);
 	lock_release(&remote->lock);
@@ -78,46 +120,75 @@ static int open_child(struct user_pending *pending, uint32_t number)
 	return err;
 }
 
-/* Sends the owner a socket and staging memory, and takes its answer. */
-static int shake_hands(struct remote *remote, int bell)
+/* Sends the owner what makes us its monitor, and takes its answer. *mine: the socket. 0 or -errno. */
+static int introduce(struct remote *remote, int bell, int *mine, struct service_attached *attached, int passed[2],
+                     size_t *count)
 {
-	_cleanup_fd int mine = -1, theirs = -1, memfd = -1;
-	struct service_attached attached;
+	_cleanup_fd int theirs = -1, memfd = -1, life = -1;
 	const char kind = SERVICE_ATTACH;
-	int pair[2], passed[2] = {-1, -1}, err;
-	size_t count = 2;
+	int pair[2], err;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
-	mine = pair[0];
+	*mine = pair[0];
 	theirs = pair[1];
 	memfd = make_staging(&remote->staging);
 	if (memfd < 0)
 		return memfd;
-	err = user_pass(bell, &kind, sizeof(kind), (int[]){theirs, memfd}, 2);
+	life = make_life(remote, (size_t)sysconf(_SC_PAGESIZE));
+	if (life < 0)
+		return life;
+	err = user_pass(bell, &kind, sizeof(kind), (int[]){theirs, memfd, life}, 3);
 	if (err)
 		return err == -EPIPE || err == -ECONNRESET ? -ESRCH : err;
 	/* Ours is closed, so that the owner's end gone means that the owner is gone. */
 	raw_close(take_fd(&theirs));
-	err = wait_for_answer(mine);
+	err = wait_for_answer(*mine);
 	if (err)
 		return err;
-	if (user_receive(mine, &attached, sizeof(attached), passed, &count) != (ssize_t)sizeof(attached))
-		return -ESRCH;
-	err = attached.err;
+	return user_receive(*mine, attached, sizeof(*attached), passed, count) == (ssize_t)sizeof(*attached) ? 0
+	                                                                                                     : -ESRCH;
+}
+
+static int check_attached(const struct service_attached *attached, size_t count)
+{
+	if (attached->err)
+		return attached->err < 0 && attached->err >= -MAX_ERRNO ? attached->err : -EPROTO;
+	return count == 2 && attached->reader && attached->reader < USER_READERS ? 0 : -EPROTO;
+}
+
+static int shake_hands(struct remote *remote, int bell)
+{
+	struct service_attached attached;
+	_cleanup_fd int mine = -1;
+	int passed[2] = {-1, -1}, err;
+	size_t count = 2;
+
+	err = introduce(remote, bell, &mine, &attached, passed, &count);
 	if (!err)
-		err = count == 2 ? user_pending_attach(&remote->pending, passed[0], bell) : -EPROTO;
+		err = check_attached(&attached, count);
+	if (!err)
+		err = user_pending_attach(&remote->pending, passed[0], bell);
 	if (err) {
-		for (size_t i = 0; i < count; i++)
-			raw_close(passed[i]);
+		for (size_t i = 0; i < 2; i++)
+			if (passed[i] >= 0)
+				raw_close(passed[i]);
 		return err;
 	}
 	remote->rope = user_own(passed[1]);
 	remote->pending.open_child = open_child;
+	remote->pending.reader = attached.reader;
 	remote->features = attached.features;
 	remote->tray = attached.tray % USER_TRAYS;
 	remote->socket = user_own(take_fd(&mine));
 	return 0;
+}
+
+static void unmap_own(struct remote *remote)
+{
+	if (remote->staging)
+		munmap(remote->staging, STAGING_SIZE);
+	end_life(remote);
 }
 
 static int remote_recognise(int fd, uint64_t *features, void **state)
@@ -139,8 +210,7 @@ static int remote_recognise(int fd, uint64_t *features, void **state)
 		err = 0;
 	}
 	if (err) {
-		if (remote->staging)
-			munmap(remote->staging, STAGING_SIZE);
+		unmap_own(remote);
 		free(remote);
 		return err;
 	}
@@ -165,17 +235,61 @@ static int answer_of_the_dead(uint64_t request)
 	}
 }
 
+/* Where a request has its result, in words of its structure; -1: it has none. */
+static int result_of(uint64_t number)
+{
+	switch (number) {
+	case UFFDIO_REGISTER:
+		return offsetof(struct uffdio_register, ioctls) / 8;
+	case UFFDIO_COPY:
+		return offsetof(struct uffdio_copy, copy) / 8;
+	case UFFDIO_ZEROPAGE:
+		return offsetof(struct uffdio_zeropage, zeropage) / 8;
+	case UFFDIO_CONTINUE:
+		return offsetof(struct uffdio_continue, mapped) / 8;
+	case UFFDIO_POISON:
+		return offsetof(struct uffdio_poison, updated) / 8;
+	default:
+		return -1;
+	}
+}
+
+/*
+ * The owner may say anything, and whoever asked goes by it: so it may say what can be true. A count of bytes is one of pages, and less than what
+ * was asked for unless all has been done.
+ */
+static bool is_sound(const struct service_request *request, const struct service_answer *answer)
+{
+	uint64_t page_mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
+	bool is_copy = request->request == UFFDIO_COPY;
+	uint64_t len = request->arg[is_copy ? 2 : 1], done;
+	int at = result_of(request->request);
+
+	if (answer->err > 0 || answer->err < -MAX_ERRNO)
+		return false;
+	if (at < 0 || request->request == UFFDIO_REGISTER)
+		return true;
+	done = answer->arg[at];
+	if (!answer->err)
+		return done == len;
+	return (int64_t)done <= 0 ? (int64_t)done >= -MAX_ERRNO : done < len && !(done & page_mask);
+}
+
 /* One request over the socket. */
 static int ask(struct remote *remote, uint64_t number, void *arg, size_t len)
 {
 	struct service_request request = {.request = number};
 	struct service_answer answer;
+	int at = result_of(number);
 
 	memcpy(request.arg, arg, len);
 	if (send(remote->socket, &request, sizeof(request), MSG_NOSIGNAL) != (ssize_t)sizeof(request) ||
-	    recv(remote->socket, &answer, sizeof(answer), 0) != (ssize_t)sizeof(answer))
+	    recv(remote->socket, &answer, sizeof(answer), 0) != (ssize_t)sizeof(answer) || !is_sound(&request, &answer))
 		return answer_of_the_dead(number);
-	memcpy(arg, answer.arg, len);
+	if (number == UFFDIO_API)
+		memcpy(arg, answer.arg, len);
+	else if (at >= 0)
+		((uint64_t *)arg)[at] = answer.arg[at];
 	return answer.err;
 }
 
@@ -217,28 +331,36 @@ static int copy_by_parts(struct remote *remote, struct uffdio_copy *copy)
 	return err && done ? -EAGAIN : err;
 }
 
-/* A holder of the lock was killed, perhaps between a request and its answer: what comes from that socket now is anybody's. */
+/*
+ * A holder of the lock was killed, perhaps between a request and its answer: what comes from that socket now is anybody's. Where there is no
+ * other to be had, the owner is as good as gone.
+ */
 static void start_anew(struct remote *remote, int bell)
 {
 	struct remote fresh = {.socket = -1, .rope = -1};
 
 	if (remote->socket < 0)
 		return;
-	user_own_close(remote->socket);
-	munmap(remote->staging, STAGING_SIZE);
-	remote->socket = -1;
-	remote->staging = NULL;
+	shutdown(remote->socket, SHUT_RDWR);
 	if (shake_hands(&fresh, bell)) {
-		if (fresh.staging)
-			munmap(fresh.staging, STAGING_SIZE);
+		unmap_own(&fresh);
 		return;
 	}
 	/* The view of what is pending is in use without the lock, and as good as the new one. */
 	user_pending_dispose(&fresh.pending);
 	user_own_close(fresh.rope);
-	remote->socket = fresh.socket;
+	unmap_own(remote);
+	dup3(fresh.socket, remote->socket, O_CLOEXEC);
+	user_own_close(fresh.socket);
 	remote->staging = fresh.staging;
+	remote->life = fresh.life;
+	remote->life_of = fresh.life_of;
 	remote->tray = fresh.tray;
+	remote->busy.slot = NULL;
+	/* What the dead one held is handed out again. */
+	remote->pending.reader = fresh.pending.reader;
+	if (atomic_load(&remote->hung_up))
+		shutdown(remote->socket, SHUT_RDWR);
 }
 
 /* A page for which a thread waits that can put it in place itself. */
@@ -249,6 +371,8 @@ static bool send_errand(struct remote *remote, struct uffdio_copy *copy, int *er
 	    !user_pending_send(&remote->pending, remote->tray, copy->dst, (const void *)(uintptr_t)copy->src,
 	                       copy->mode, &remote->busy, err))
 		return false;
+	if (*err > 0 || *err < -MAX_ERRNO)
+		*err = -ESRCH;
 	copy->copy = *err ? *err : USER_TRAY;
 	return true;
 }
@@ -282,7 +406,7 @@ static int remote_ioctl(const struct uf *uf, unsigned long request, void *arg)
 	before = block_signals();
 	if (lock_take(&remote->lock))
 		start_anew(remote, uf->fd);
-	if (remote->socket < 0)
+	if (remote->socket < 0 || atomic_load(&remote->hung_up))
 		err = answer_of_the_dead(request);
 	else if (request != UFFDIO_COPY)
 		err = ask(remote, request, arg, _IOC_SIZE(request));
@@ -299,7 +423,33 @@ static ssize_t remote_read(const struct uf *uf, struct uffd_msg *msgs, size_t co
 
 	if (!remote->pending.shared)
 		return -EAGAIN;
-	return user_read_messages(&remote->pending, remote->features, USER_WAITS_AS_SET, msgs, count);
+	return user_read_messages(&remote->pending, remote->features, USER_WAITS_AS_SET, msgs, NULL, count);
+}
+
+static ssize_t remote_peek(const struct uf *uf, struct uffd_msg *msgs, uint64_t *ids, size_t count)
+{
+	struct remote *remote = uf->state;
+
+	if (!remote->pending.shared)
+		return -EAGAIN;
+	return user_read_messages(&remote->pending, remote->features, USER_WAITS_AS_SET, msgs, ids, count);
+}
+
+static int remote_accept(const struct uf *uf, const uint64_t *ids, size_t count)
+{
+	struct remote *remote = uf->state;
+
+	return remote->pending.shared ? user_pending_accept(&remote->pending, ids, count) : -ENOENT;
+}
+
+/* The owner drops us then, which is as good as having closed. */
+static void remote_hang_up(const struct uf *uf)
+{
+	struct remote *remote = uf->state;
+
+	/* Before: a socket that takes the place of this one is shut down by whoever puts it there. */
+	atomic_store(&remote->hung_up, true);
+	shutdown(remote->socket, SHUT_RDWR);
 }
 
 static void remote_close(struct uf *uf)
@@ -308,8 +458,7 @@ static void remote_close(struct uf *uf)
 
 	user_own_close(remote->socket);
 	user_own_close(remote->rope);
-	if (remote->staging)
-		munmap(remote->staging, STAGING_SIZE);
+	unmap_own(remote);
 	if (remote->pending.shared)
 		user_pending_dispose(&remote->pending);
 	raw_close(uf->fd);
@@ -330,7 +479,7 @@ static ssize_t remote_take(const struct uf *uf, struct uffd_msg *msgs, size_t co
 		return -EAGAIN;
 	if (!count)
 		return user_pending_unread(&remote->pending) ? 0 : -EAGAIN;
-	return user_read_messages(&remote->pending, remote->features, USER_WAITS_NEVER, msgs, count);
+	return user_read_messages(&remote->pending, remote->features, USER_WAITS_NEVER, msgs, NULL, count);
 }
 
 static int remote_wait(const struct uf *uf, const struct timespec *timeout, bool restart)
@@ -374,6 +523,9 @@ const struct uf_engine_ops uf_engine_remote = {
 	.recognise = remote_recognise,
 	.ioctl = remote_ioctl,
 	.read = remote_read,
+	.peek = remote_peek,
+	.accept = remote_accept,
+	.hang_up = remote_hang_up,
 	.close = remote_close,
 	.enabled = remote_enabled,
 	.take = remote_take,

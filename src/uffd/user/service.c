@@ -21,8 +21,9 @@
 
 struct client {
 	int socket;
+	int life;
 	const char *staging;
-	uint32_t tray;
+	uint32_t tray, reader;
 };
 
 struct service {
@@ -30,7 +31,12 @@ struct service {
 	struct client clients[CLIENTS];
 	struct pollfd fds[1 + CLIENTS]; /* the rope, then the clients */
 	size_t count;
+	uint32_t last_reader;
+	bool watching; /* somebody who has gone, but does not seem so, may hold an event */
 };
+
+/* Until it is looked again whether who holds an event has gone, ms. Another process may have had its memory for a moment (/proc/PID/mem). */
+#define WATCH 100
 
 int user_service_name(struct user_object *object)
 {
@@ -87,51 +93,109 @@ static uint32_t free_tray(const struct service *service)
 	return tray;
 }
 
-static void attach(struct service *service, int socket, int memfd)
+/* Memory that can be written to cannot be sealed against that. Who has no such memory has not long to live. */
+static bool has_life(int life)
+{
+	return fcntl(life, F_ADD_SEALS, F_SEAL_WRITE) && errno == EBUSY;
+}
+
+/* The monitor in the place of the last one takes that of this one. */
+static void close_client(struct service *service, size_t i)
+{
+	user_own_close(service->clients[i].socket);
+	user_own_close(service->clients[i].life);
+	munmap((void *)service->clients[i].staging, STAGING_SIZE);
+	service->count--;
+	service->clients[i] = service->clients[service->count];
+	service->fds[1 + i] = service->fds[1 + service->count];
+}
+
+static void let_go(struct service *service)
+{
+	uint32_t readers[CLIENTS];
+
+	for (size_t i = 0; i < service->count; i++)
+		readers[i] = service->clients[i].reader;
+	user_pending_let_go(&service->object->pending, readers, service->count);
+}
+
+static void drop_client(struct service *service, size_t i)
+{
+	struct user_pending *pending = &service->object->pending;
+
+	user_pending_attached(pending, false);
+	user_pending_forget_tray(pending, service->clients[i].tray);
+	close_client(service, i);
+	let_go(service);
+	/* It may have been woken for what it never read. */
+	user_pending_leave(pending);
+}
+
+static void drop_dead(struct service *service)
+{
+	for (size_t i = service->count; i-- > 0;) {
+		struct pollfd fd = {.fd = service->clients[i].socket};
+
+		if ((poll(&fd, 1, 0) == 1 && (fd.revents & POLLHUP)) || !has_life(service->clients[i].life))
+			drop_client(service, i);
+	}
+}
+
+static int admit(struct service *service, const char *staging, int life, struct service_attached *answer)
+{
+	answer->features = atomic_load(&service->object->features);
+	answer->reader = service->last_reader + 1;
+	if (!(answer->features & USER_ENABLED))
+		return -EINVAL;
+	answer->features &= ~USER_ENABLED;
+	if (!staging || !has_life(life))
+		return -EPROTO;
+	answer->tray = free_tray(service);
+	return answer->tray == USER_TRAYS || answer->reader == USER_READERS ? -EMFILE : 0;
+}
+
+/* The socket and the life are the service's from now on; or closed. */
+static void attach(struct service *service, int socket, int memfd, int life)
 {
 	struct user_object *object = service->object;
-	struct service_attached answer = {.features = atomic_load(&object->features)};
 	const char *staging = map_staging(memfd);
+	struct service_attached answer = {0};
+	struct client *client;
 
-	if (!(answer.features & USER_ENABLED))
-		answer.err = -EINVAL;
-	else if (!staging)
-		answer.err = -EPROTO;
-	else if ((answer.tray = free_tray(service)) == USER_TRAYS)
-		answer.err = -EMFILE;
-	answer.features &= ~USER_ENABLED;
-	if (!answer.err)
-		user_pending_attached(&object->pending, true);
-	/* It is told of everything that waits. Before the answer: what it reads after that is its own. */
-	if (!answer.err)
-		user_pending_renew(&object->pending);
-	if (user_pass(socket, &answer, sizeof(answer), (int[]){object->pending.memfd, object->pending.rope},
-	              answer.err ? 0 : 2) ||
-	    answer.err) {
-		if (!answer.err)
-			user_pending_attached(&object->pending, false);
+	drop_dead(service);
+	answer.err = admit(service, staging, life, &answer);
+	if (answer.err) {
+		user_pass(socket, &answer, sizeof(answer), NULL, 0);
 		if (staging)
 			munmap((void *)staging, STAGING_SIZE);
 		raw_close(socket);
+		raw_close(life);
 		return;
 	}
-	socket = user_own(socket);
-	service->clients[service->count] = (struct client){.socket = socket, .staging = staging, .tray = answer.tray};
-	service->fds[1 + service->count] = (struct pollfd){.fd = socket, .events = POLLIN};
-	service->count++;
+	service->last_reader = answer.reader;
+	client = &service->clients[service->count];
+	*client = (struct client){user_own(socket), user_own(life), staging, answer.tray, answer.reader};
+	service->fds[1 + service->count++] = (struct pollfd){.fd = client->socket, .events = POLLIN};
+	user_pending_attached(&object->pending, true);
+	/* It is told of everything that waits. Before the answer: what it reads after that is its own. */
+	let_go(service);
+	user_pending_renew(&object->pending);
+	service->watching = user_pending_is_held(&object->pending, answer.reader);
+	if (user_pass(client->socket, &answer, sizeof(answer), (int[]){object->pending.memfd, object->pending.rope}, 2))
+		drop_client(service, service->count - 1);
 }
 
 /* False: there is nothing to be received any more. */
 static bool on_rope(struct service *service)
 {
-	int fds[2] = {-1, -1};
-	size_t count = 2;
+	int fds[3] = {-1, -1, -1};
+	size_t count = 3;
 	char kind;
 
 	if (user_receive(service->object->pending.rope, &kind, sizeof(kind), fds, &count) != sizeof(kind))
 		return false;
-	if (kind == SERVICE_ATTACH && count == 2) {
-		attach(service, fds[0], fds[1]);
+	if (kind == SERVICE_ATTACH && count == 3) {
+		attach(service, fds[0], fds[1], fds[2]);
 		raw_close(fds[1]);
 		return true;
 	}
@@ -140,21 +204,6 @@ static bool on_rope(struct service *service)
 	if (kind == SERVICE_RING)
 		user_pending_ring(&service->object->pending);
 	return true;
-}
-
-static void close_client(struct service *service, size_t i)
-{
-	user_own_close(service->clients[i].socket);
-	munmap((void *)service->clients[i].staging, STAGING_SIZE);
-	service->count--;
-	service->clients[i] = service->clients[service->count];
-	service->fds[1 + i] = service->fds[1 + service->count];
-}
-
-static void drop_client(struct service *service, size_t i)
-{
-	user_pending_attached(&service->object->pending, false);
-	close_client(service, i);
 }
 
 /* The source is an offset into the staging memory: nothing else of ours can be named. */
@@ -207,17 +256,20 @@ static void *run(void *arg)
 	struct service *service = arg;
 
 	for (;;) {
-		if (poll(service->fds, 1 + service->count, -1) < 0)
+		int ready = poll(service->fds, 1 + service->count, service->watching ? WATCH : -1);
+
+		if (service->watching) {
+			drop_dead(service);
+			service->watching = user_pending_is_held(&service->object->pending, 0);
+		}
+		if (ready <= 0)
 			continue;
 		/* Readable also when it is at its end. */
 		if (service->fds[0].revents && !on_rope(service) && (service->fds[0].revents & POLLHUP))
 			break;
 		for (size_t i = service->count; i-- > 0;)
-			if (service->fds[1 + i].revents && !serve(service, &service->clients[i])) {
+			if (service->fds[1 + i].revents && !serve(service, &service->clients[i]))
 				drop_client(service, i);
-				/* It may have been woken for what it never read. */
-				user_pending_leave(&service->object->pending);
-			}
 	}
 	/* Nobody has the descriptor any more. */
 	while (service->count)

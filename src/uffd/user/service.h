@@ -6,8 +6,12 @@
  * send to:
  *
  *	SERVICE_RING     make the bell readable
- *	SERVICE_ATTACH   with two descriptors: a socket on which the answer and all requests go, and a memfd, sealed against
- *	                 shrinking, through which the bytes of UFFDIO_COPY travel (the *staging* memory)
+ *	SERVICE_ATTACH   with three descriptors: a socket on which the answer and all requests go; a memfd, sealed against
+ *	                 shrinking, through which the bytes of UFFDIO_COPY travel (the *staging* memory); and one that the monitor has
+ *	                 mapped and can write to for as long as it lives (its *life*)
+ *
+ * A monitor has gone when its socket is closed, or when nobody has mapped its life. The second counts where it shared its descriptors with
+ * another process that outlives it. It is looked at when another one attaches, and then until nobody that has gone holds an event.
  *
  * A request is carried out by the service thread as if the owner had made it, so a monitor needs no access to the owner's memory, and
  * the owner maps nothing that could be taken away. When the last bell is closed, the thread ends the object.
@@ -42,7 +46,8 @@ bool user_service_name_of(int fd, char name[SERVICE_NAME_LEN + 1]);
 struct service_attached {
 	int32_t err;
 	uint64_t features;
-	uint32_t tray; /* the monitor's own (pending.h) */
+	uint32_t tray;   /* the monitor's own (pending.h) */
+	uint32_t reader; /* its number there */
 };
 
 /* UFFDIO_* with its structure; for UFFDIO_COPY the source is an offset into the staging memory. */
