@@ -4,6 +4,7 @@
 #define USERFAULT_H
 
 #include <userfault/dirty.h>
+#include <userfault/handover.h>
 #include <userfault/pager.h>
 #include <userfault/store.h>
 #include <userfault/uffd.h>

@@ -43,8 +43,9 @@ struct uf_handover;
 #define UF_HANDOVER_NAME_MAX   64    /* bytes of a name, of a store or of a program */
 
 /* uf_handover_region.flags */
-#define UF_HANDOVER_REMOVED_IS_STORE (1u << 0) /* what was given back (madvise) comes from the store again; without: zeros */
-#define UF_HANDOVER_PREFETCH         (1u << 1) /* the manager may bring pages before they are touched */
+#define UF_HANDOVER_REMOVED_IS_STORE \
+	(1u << 0)                      /* what was given back (madvise) comes from the store again; without: zeros */
+#define UF_HANDOVER_PREFETCH (1u << 1) /* the manager may bring pages before they are touched */
 
 /* A range of this process that is registered with the object, and what it holds. */
 struct uf_handover_region {

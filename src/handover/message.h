@@ -43,8 +43,8 @@ struct handover_region {
 
 struct handover_message {
 	enum handover_kind kind;
-	struct handover_region *regions; /* as they were sent; no two of them overlap */
-	size_t count;                    /* 1 to HANDOVER_REGIONS_MAX; 0 with HANDOVER_SIZE */
+	struct handover_region *regions;   /* as they were sent; no two of them overlap */
+	size_t count;                      /* 1 to HANDOVER_REGIONS_MAX; 0 with HANDOVER_SIZE */
 	char name[HANDOVER_NAME_MAX + 1];  /* of the client, or "" */
 	char store[HANDOVER_NAME_MAX + 1]; /* HANDOVER_SIZE: whose */
 };
