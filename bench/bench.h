@@ -179,6 +179,7 @@ bench_side user_random_last, user_random_first;
 
 bench_side filling_copy, filling_move, filling_zero;        /* fill.c */
 bench_side dirty_scan, dirty_write_async, dirty_write_sync; /* dirty.c */
+bench_side cache_hit, file_hit, memory_hit;                 /* cache.c */
 
 /* pager.c, and by hand in bare-pager.c */
 bench_side pager_warm_inline, pager_warm_thread, pager_scale_1, pager_scale_2, pager_scale_4, pager_scale_8;
@@ -209,6 +210,7 @@ bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, b
 #define SET_MIB      256   /* its budget */
 #define KEYS_MIB     256   /* sorted */
 #define SORT_MIB     128   /* in so much memory */
+#define CACHE_MIB    64    /* read from a cache */
 /* Never 0, so that a page of zeros is noticed. */
 #define NUMBER(page) ((uint64_t)(page) + 1)
 

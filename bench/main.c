@@ -30,6 +30,8 @@ static const struct figure figures[] = {
 	{"dirty.scan", "ms/GiB", dirty_scan, bare_scan, NEAR, .memory = SCAN_MIB},
 	{"dirty.write.async", "us", dirty_write_async, bare_mprotect, NEAR},
 	{"dirty.write.sync", "us", dirty_write_sync, bare_mprotect, NEAR},
+	{"cache.hit", "ns", cache_hit, file_hit, NEAR, .memory = 2 * CACHE_MIB, .needs = DISK},
+	{"cache.hit.memcpy", "ns", cache_hit, memory_hit, NEAR, .memory = 2 * CACHE_MIB, .needs = DISK},
 	{"pager.random.warm", "us", pager_warm_inline, bare_warm_inline, NEAR, .needs = DISK},
 	{"pager.random.warm.thread", "us", pager_warm_thread, bare_warm_thread, NEAR, .needs = DISK},
 	{"pager.scale.1", "us", pager_scale_1, bare_scale_1, FREE, .memory = 2 * SCALE_MIB, .needs = DISK},

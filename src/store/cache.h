@@ -19,7 +19,8 @@
  * The bytes of the inner store must not change while the cache is open: it would not notice. So a cache is read-only.
  *
  * A hit takes no lock: whoever finds a block holds it by a count in one atomic word, which the clock respects. The pool's lock is for
- * misses. It is innermost, held for the look at the blocks of one request, and nothing is read, copied or completed under it.
+ * misses. It is innermost, held for the look at the blocks of one request, or at all when a cache is closed, and nothing is read, copied
+ * or completed under it.
  */
 #ifndef STORE_CACHE_H
 #define STORE_CACHE_H
