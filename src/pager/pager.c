@@ -257,7 +257,7 @@ int uf_pager_open(struct uf_pager **out, const struct uf_pager_options *opts)
 
 static void free_mapping(struct mapping *mapping)
 {
-	record_free(&mapping->record);
+	workingset_order_end(&mapping->record);
 	uf_store_close(mapping->source.aside);
 	free(mapping);
 }

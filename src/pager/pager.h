@@ -21,13 +21,7 @@
 
 #include "pager/rest.h"
 #include "session/session.h"
-
-struct record {
-	_Atomic uint64_t count;
-	uint64_t room;             /* pages of the mapping */
-	_Atomic uint32_t *pages;   /* in the order of their first touches */
-	_Atomic uint64_t *touched; /* a bit for each */
-};
+#include "workingset/workingset.h"
 
 struct mapping {
 	struct session_source source; /* first: a range's source is its mapping */
@@ -35,7 +29,7 @@ struct mapping {
 	uint64_t addr, len, offset, unit;
 	uint64_t mapped; /* bytes of it not yet unmapped */
 	unsigned flags;
-	struct record record;
+	struct workingset_order record; /* by page of the mapping */
 };
 
 /* Something to be done by the worker, from malloc(); what it needs beside this lies behind it. */
@@ -138,6 +132,5 @@ int worker_do(struct uf_pager *pager, struct job *job, bool wait);
 
 /* workingset.c */
 void record_touched(void *arg, struct session_source *source, uint64_t offset);
-void record_free(struct record *record);
 
 #endif
