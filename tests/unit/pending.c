@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/task.h"
 #include "support/test.h"
 #include "uffd/user/pending.h"
 
@@ -218,6 +219,252 @@ TEST(event_waits_until_read, "A layout event lets its thread go on as soon as it
 	CHECK(done);
 }
 
+/*
+ * In two phases. Readers in other processes are played by views of their own.
+ */
+
+static struct user_pending reader_numbered(uint32_t number)
+{
+	struct user_pending view = pending;
+
+	view.rope = -1;
+	view.reader = number;
+	return view;
+}
+
+/* A thread that waits until its event is read. */
+static pthread_t start_event(_Atomic bool *done)
+{
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, wait_in_event, done), 0);
+	return thread;
+}
+
+TEST(held_event_waits_until_accepted,
+     "An event that was peeked at is handed out once, and lets its thread go on when it is accepted.")
+{
+	static _Atomic bool done;
+	struct user_pending reader, other;
+	uint64_t ids[2] = {0};
+	struct uffd_msg msgs[2];
+	pthread_t thread;
+
+	create();
+	reader = reader_numbered(1);
+	other = reader_numbered(2);
+	thread = start_event(&done);
+	wait_for_ring();
+	CHECK_EQ(user_pending_peek(&reader, msgs, ids, 2, true), 1);
+	CHECK_EQ(msgs[0].event, UFFD_EVENT_REMOVE);
+	CHECK(ids[0]);
+	CHECK(!rings());
+	CHECK_EQ(user_pending_peek(&reader, msgs, ids + 1, 1, true), 0);
+	CHECK_EQ(user_pending_peek(&other, msgs, ids + 1, 1, true), 0);
+	CHECK_EQ(user_pending_take(&other, msgs, 1, true), 0);
+	CHECK_EQ(user_pending_accept(&other, ids, 1), -ENOENT);
+	CHECK(!atomic_load(&done));
+	CHECK_EQ(user_pending_accept(&reader, ids, 1), 0);
+	pthread_join(thread, NULL);
+	CHECK(done);
+	CHECK_EQ(user_pending_accept(&reader, ids, 1), -ENOENT);
+}
+
+TEST(held_event_goes_on_to_the_next,
+     "What a reader held who has gone is handed out again, with the same id; what others hold is not.")
+{
+	static _Atomic bool done;
+	struct user_pending reader, heir;
+	uint64_t id = 0, again = 0;
+	struct uffd_msg msg;
+	pthread_t thread;
+
+	create();
+	reader = reader_numbered(1);
+	heir = reader_numbered(2);
+	thread = start_event(&done);
+	wait_for_ring();
+	CHECK_EQ(user_pending_peek(&reader, &msg, &id, 1, true), 1);
+	CHECK(user_pending_is_held(&pending, 2));
+	user_pending_let_go(&pending, (uint32_t[]){1, 2}, 2);
+	CHECK(!rings());
+	CHECK_EQ(user_pending_peek(&heir, &msg, &again, 1, true), 0);
+	user_pending_let_go(&pending, (uint32_t[]){2}, 1);
+	CHECK(rings());
+	CHECK(!user_pending_is_held(&pending, 2));
+	CHECK_EQ(user_pending_accept(&reader, &id, 1), -ENOENT);
+	CHECK_EQ(user_pending_peek(&heir, &msg, &again, 1, true), 1);
+	CHECK_EQ(msg.event, UFFD_EVENT_REMOVE);
+	CHECK_EQ(again, id);
+	CHECK(!atomic_load(&done));
+	CHECK_EQ(user_pending_accept(&reader, &id, 1), -ENOENT);
+	CHECK_EQ(user_pending_accept(&heir, &again, 1), 0);
+	pthread_join(thread, NULL);
+}
+
+TEST(faults_are_not_held, "A fault has no id, and is read at once.")
+{
+	struct uffd_msg msg;
+	uint64_t id = 1;
+
+	create();
+	add(0x1000);
+	CHECK_EQ(user_pending_peek(&pending, &msg, &id, 1, true), 1);
+	CHECK_EQ(id, 0);
+	CHECK_EQ(user_pending_accept(&pending, &id, 1), 0);
+	CHECK(!user_pending_is_held(&pending, 0));
+}
+
+static int no_child(struct user_pending *view, uint32_t number)
+{
+	(void)view, (void)number;
+	return -EMFILE;
+}
+
+static int dup_child(struct user_pending *view, uint32_t number)
+{
+	(void)view;
+	return fcntl((int)(number & ~CHILD_INHERIT), F_DUPFD_CLOEXEC, 0);
+}
+
+TEST(fork_without_a_descriptor_stays, "A fork whose descriptor cannot be had stays unread, and nobody holds it.")
+{
+	struct uffd_msg event = {.event = UFFD_EVENT_FORK}, msg;
+	struct user_pending reader;
+	uint64_t id;
+
+	create();
+	reader = reader_numbered(1);
+	event.arg.fork.ufd = (uint32_t)pending.memfd;
+	add_from_thread(event);
+	reader.open_child = no_child;
+	CHECK_EQ(user_pending_peek(&reader, &msg, &id, 1, true), -EMFILE);
+	CHECK_EQ(user_pending_take(&reader, &msg, 1, true), -EMFILE);
+	CHECK(!user_pending_is_held(&pending, 0));
+	CHECK(user_pending_has_child(&pending, event.arg.fork.ufd));
+	reader.open_child = dup_child;
+	CHECK_EQ(user_pending_peek(&reader, &msg, &id, 1, true), 1);
+	CHECK(msg.arg.fork.ufd != event.arg.fork.ufd);
+	CHECK(fcntl((int)msg.arg.fork.ufd, F_GETFD) >= 0);
+	/* Whoever comes next has to be able to ask for it once more. */
+	CHECK(user_pending_has_child(&pending, event.arg.fork.ufd));
+	CHECK_EQ(user_pending_accept(&reader, &id, 1), 0);
+	CHECK(!user_pending_has_child(&pending, event.arg.fork.ufd));
+}
+
+static void *peek_and_end(void *arg)
+{
+	struct uffd_msg msg;
+
+	CHECK_EQ(user_pending_peek(&pending, &msg, arg, 1, true), 1);
+	return (void *)(uintptr_t)gettid();
+}
+
+TEST(held_by_a_task_that_ended, "What a thread of the owner held that has ended is handed out to another one.")
+{
+	static _Atomic bool done;
+	pthread_t thread, waiter;
+	uint64_t id = 0, again = 0;
+	struct uffd_msg msg;
+	void *tid;
+
+	create();
+	waiter = start_event(&done);
+	wait_for_ring();
+	CHECK_EQ(pthread_create(&thread, NULL, peek_and_end, &id), 0);
+	pthread_join(thread, &tid);
+	/* Joined is not ended yet for the kernel. */
+	while (!task_is_gone((uint32_t)(uintptr_t)tid))
+		sched_yield();
+	CHECK_EQ(user_pending_peek(&pending, &msg, &again, 1, true), 1);
+	CHECK_EQ(again, id);
+	CHECK_EQ(user_pending_accept(&pending, &again, 1), 0);
+	pthread_join(waiter, NULL);
+}
+
+/* Many threads wait for events one after the other; readers hold what they are handed, and some are gone before they accept. */
+#define CHANGERS 4
+#define CHANGES  2000
+#define HOLDERS  3
+
+static _Atomic uint32_t seen[CHANGERS * CHANGES + 1];
+static uint32_t living[HOLDERS] = {1, 2, 3}, last_number = HOLDERS;
+static _Atomic uint32_t accepted;
+
+static void *change_often(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < CHANGES; i++) {
+		struct uffd_msg event = {.event = UFFD_EVENT_REMOVE};
+		signal_mask before = block_signals();
+
+		user_pending_wait_read(&pending, put_in(&event));
+		restore_signals(before);
+	}
+	return NULL;
+}
+
+/* As in the owner, where one thread does both. */
+static uint32_t come_back(size_t self)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	uint32_t number;
+
+	pthread_mutex_lock(&lock);
+	living[self] = number = ++last_number;
+	user_pending_let_go(&pending, living, HOLDERS);
+	pthread_mutex_unlock(&lock);
+	return number;
+}
+
+/* Every third event that it is handed is its last, and it comes back as another. */
+static void *hold_often(void *arg)
+{
+	struct user_pending view = reader_numbered((uint32_t)(uintptr_t)arg + 1);
+	unsigned handed = 0;
+
+	while (atomic_load(&accepted) < CHANGERS * CHANGES) {
+		struct uffd_msg msg;
+		uint64_t id;
+
+		if (user_pending_peek(&view, &msg, &id, 1, true) != 1) {
+			sched_yield();
+			continue;
+		}
+		CHECK(id && id <= CHANGERS * CHANGES);
+		/* Nobody else holds it. */
+		CHECK_EQ(atomic_fetch_add(&seen[id], 1) % 2, 0);
+		if (++handed % 3) {
+			/* Before: its thread may be the last, and there is nothing to be seen after it. */
+			atomic_fetch_add(&seen[id], 1);
+			CHECK_EQ(user_pending_accept(&view, &id, 1), 0);
+			atomic_fetch_add(&accepted, 1);
+			continue;
+		}
+		atomic_fetch_add(&seen[id], 1);
+		view.reader = come_back((size_t)(uintptr_t)arg);
+	}
+	return NULL;
+}
+
+TEST(held_events_are_accepted_once, "Readers that come and go hand on what they hold: each event is accepted once.")
+{
+	pthread_t changers[CHANGERS], holders[HOLDERS];
+
+	create();
+	for (uintptr_t i = 0; i < HOLDERS; i++)
+		CHECK_EQ(pthread_create(&holders[i], NULL, hold_often, (void *)i), 0);
+	for (size_t i = 0; i < CHANGERS; i++)
+		CHECK_EQ(pthread_create(&changers[i], NULL, change_often, NULL), 0);
+	for (size_t i = 0; i < CHANGERS; i++)
+		pthread_join(changers[i], NULL);
+	for (size_t i = 0; i < HOLDERS; i++)
+		pthread_join(holders[i], NULL);
+	CHECK_EQ(atomic_load(&accepted), CHANGERS * CHANGES);
+	for (size_t i = 1; i <= CHANGERS * CHANGES; i++)
+		CHECK(seen[i] >= 2 && seen[i] % 2 == 0);
+}
+
 static void fault_in_handler(int sig)
 {
 	(void)sig;
@@ -338,6 +585,29 @@ TEST(late_errand_is_known_for_what_it_was,
 	atomic_store(&let_go, true);
 	pthread_join(waiter.thread, NULL);
 	CHECK(user_pending_has_sent(&pending, &busy, 0x8000));
+	CHECK(!user_pending_has_sent(&pending, &busy, 0x8000));
+}
+
+TEST(result_for_the_dead_is_given_back, "What a monitor did not fetch that has gone is given back with its tray.")
+{
+	static char content[USER_TRAY];
+	struct user_ticket busy = {0};
+	struct waiter waiter;
+	struct uffd_msg msg;
+	int err = 1;
+
+	create();
+	pending.carry_out = carry_out_late;
+	user_pending_attached(&pending, true);
+	start(&waiter, 0x8000);
+	wait_for_ring();
+	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 1);
+	CHECK(!user_pending_send(&pending, 5, 0x8000, content, 0, &busy, &err));
+	CHECK(user_pending_uses(&pending, 5));
+	atomic_store(&let_go, true);
+	pthread_join(waiter.thread, NULL);
+	user_pending_forget_tray(&pending, 4);
+	user_pending_forget_tray(&pending, 5);
 	CHECK(!user_pending_has_sent(&pending, &busy, 0x8000));
 }
 
