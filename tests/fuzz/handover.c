@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+/* Any bytes as a message that a client hands over; checked is what message.h promises of those that are taken. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "handover/message.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define MUST(condition)           \
+	do {                      \
+		if (!(condition)) \
+			abort();  \
+	} while (0)
+
+static void check_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	MUST(len <= HANDOVER_NAME_MAX);
+	for (size_t i = 0; i < len; i++)
+		MUST(name[i] >= ' ' && name[i] <= '~');
+}
+
+static void check_region(const struct handover_region *region)
+{
+	MUST(region->size && region->addr + region->size > region->addr &&
+	     region->offset + region->size > region->offset);
+	MUST(region->page_size >= HANDOVER_PAGE_MIN && region->page_size <= HANDOVER_PAGE_MAX);
+	MUST(!(region->page_size & (region->page_size - 1)));
+	MUST(!((region->addr | region->size | region->offset) % region->page_size));
+	MUST(region->store[0]);
+	check_name(region->store);
+}
+
+static void check(const struct handover_message *message)
+{
+	check_name(message->name);
+	check_name(message->store);
+	MUST(message->kind == HANDOVER_SIZE ? !message->count && message->store[0] : message->count > 0);
+	MUST(message->count <= HANDOVER_REGIONS_MAX);
+	for (size_t i = 0; i < message->count; i++) {
+		const struct handover_region *region = &message->regions[i];
+
+		check_region(region);
+		for (size_t j = 0; j < i; j++)
+			MUST(region->addr >= message->regions[j].addr + message->regions[j].size ||
+			     message->regions[j].addr >= region->addr + region->size);
+	}
+}
+
+/* Where the message ends does not depend on how it is cut. */
+static ssize_t trickle(const char *text, size_t len, char *cause, size_t cause_size)
+{
+	struct handover_scan scan = {0};
+	ssize_t end = 0;
+
+	for (size_t i = 0; !end && i <= len; i++)
+		end = handover_scan(&scan, text, i, cause, cause_size);
+	return end;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	/* A copy of just this size, so that a step too far is seen. */
+	char *text = malloc(size ? size : 1), cause[128];
+	struct handover_message message;
+	struct handover_scan scan = {0};
+	ssize_t end;
+
+	if (!text)
+		return 0;
+	memcpy(text, data, size);
+	end = handover_scan(&scan, text, size, cause, sizeof(cause));
+	MUST(end <= (ssize_t)size);
+	MUST(end == trickle(text, size, cause, sizeof(cause)));
+	/* Whole or not, the parser stands by itself. */
+	if (!handover_parse(&message, text, end > 0 ? (size_t)end : size, cause, sizeof(cause))) {
+		check(&message);
+		handover_free(&message);
+	} else {
+		MUST(strlen(cause) < sizeof(cause) && !strpbrk(cause, "\n\r\x1b"));
+	}
+	free(text);
+	return 0;
+}
