@@ -12,15 +12,21 @@ unsigned hist_bucket(uint64_t ns)
 	return (shift + 1) * HIST_SUB + (unsigned)(ns >> shift) - HIST_SUB;
 }
 
+/* How many bits of a bucket's values do not count. */
+static unsigned shift_of(unsigned bucket)
+{
+	return bucket < HIST_SUB ? 0 : bucket / HIST_SUB - 1;
+}
+
+uint64_t hist_start(unsigned bucket)
+{
+	return bucket < HIST_SUB ? bucket : (uint64_t)(bucket % HIST_SUB + HIST_SUB) << shift_of(bucket);
+}
+
 /* The middle of what falls into a bucket. */
 static uint64_t value_of(unsigned bucket)
 {
-	unsigned shift;
-
-	if (bucket < HIST_SUB)
-		return bucket;
-	shift = bucket / HIST_SUB - 1;
-	return (((uint64_t)(bucket % HIST_SUB + HIST_SUB)) << shift) + (((uint64_t)1 << shift) >> 1);
+	return hist_start(bucket) + (((uint64_t)1 << shift_of(bucket)) >> 1);
 }
 
 void hist_add(struct hist *hist, uint64_t ns)

@@ -26,6 +26,9 @@ void hist_add(struct hist *hist, uint64_t ns);
 /* The bucket that a value falls into, for those who count in a way of their own. */
 unsigned hist_bucket(uint64_t ns);
 
+/* The smallest value that falls into a bucket. */
+uint64_t hist_start(unsigned bucket);
+
 void hist_merge(struct hist *into, const struct hist *from);
 
 /* The value below which a share of the samples lies; share in [0, 1]. 0 when there are none. */

@@ -52,7 +52,7 @@ struct status_client {
 	uint64_t managed;        /* bytes of them, now */
 	uint64_t resident;       /* bytes of them that are in memory, now */
 	uint64_t prefetched;     /* bytes brought before they were touched */
-	uint64_t poisoned;       /* bytes that could not be had, and are SIGBUS */
+	uint64_t poisoned;       /* bytes that could not be had and are SIGBUS, now */
 	uint64_t faults;         /* messages of faults taken */
 	uint64_t outstanding;    /* of them, neither resolved nor poisoned, now */
 	uint64_t resolved[STATUS_SOURCES];

@@ -80,7 +80,7 @@ struct recording_about {
 struct recording;
 
 /*
- * recording_open - begin the file `name` in the folder `dirfd`, which must not exist, or is replaced if it is an ordinary file
+ * recording_open - begin the file `name` in the folder `dirfd` (or AT_FDCWD), in place of one that is there
  *
  * Time is counted from now on by the caller: `event.time` is what it says. The header is written at once. 0, -EINVAL: about is impossible
  * (no page size, too many regions), or what openat(2) and write(2) say; nothing is left behind then.
@@ -92,7 +92,7 @@ int recording_open(struct recording **out, int dirfd, const char *name, const st
  *
  * Copies 48 bytes; every 1365th time it also makes one write(2) of 64 KiB. One thread at a time, which is not the one that may be stopped by
  * what it records: the file must not be on memory that it serves. It does not fail: when the file cannot be written, as on a
- * full disk, it ends at its last whole record, and recording_close() tells.
+ * full disk, it ends there, and recording_close() tells.
  */
 void recording_add(struct recording *recording, const struct recording_event *event);
 
@@ -111,9 +111,8 @@ struct recording_data {
 	struct recording_event *
 		events; /* all that are in the file but END, of known and unknown kinds, unchecked but for their size */
 	size_t count;
-	int complete;  /* END was there */
-	uint64_t lost; /* events that could not be written; 0 if not complete: not known */
-	void *memory;
+	int complete; /* END was there */
+	char *memory;
 };
 
 /*

@@ -27,6 +27,15 @@ TEST(quantiles_are_right_to_three_percent, "A quantile is right to about 3 %, at
 	}
 }
 
+TEST(buckets_have_no_gaps, "A bucket begins where the one before it ends.")
+{
+	for (unsigned bucket = 0; bucket <= hist_bucket(UINT64_MAX); bucket++) {
+		CHECK_EQ(hist_bucket(hist_start(bucket)), bucket);
+		if (bucket)
+			CHECK_EQ(hist_bucket(hist_start(bucket) - 1), bucket - 1);
+	}
+}
+
 TEST(small_values_are_exact, "Values below 16 ns have a bucket each.")
 {
 	for (uint64_t i = 0; i < 16; i++)
