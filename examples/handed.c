@@ -2,7 +2,7 @@
 /*
  * handed - memory whose content a manager brings
  *
- * userfault serve --socket /tmp/manager --store default=file:/usr/share/dict/words &
+ * userfault serve --listen /tmp/manager --store default=file:/usr/share/dict/words &
  * cc handed.c $(pkg-config --cflags --libs userfault) -o handed
  * ./handed /tmp/manager | head
  *

@@ -14,6 +14,7 @@ static const struct command {
 } commands[] = {
 	{"probe", cmd_probe, "tell what this kernel offers to this process, and why not more"},
 	{"run", cmd_run, "run a program with a userfaultfd that works"},
+	{"serve", cmd_serve, "serve the page faults of other processes"},
 	{"help", cmd_help, "list the commands"},
 };
 

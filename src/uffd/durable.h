@@ -27,6 +27,8 @@
 #ifndef UFFD_DURABLE_H
 #define UFFD_DURABLE_H
 
+#include <stdbool.h>
+
 #include <userfault/uffd.h>
 
 /*
@@ -58,5 +60,14 @@ int uf_accept(struct uf *uf, const uint64_t *ids, size_t count);
  * have nothing that waits; nothing happens. Called by any thread while others use the object; only uf_close() comes after that.
  */
 void uf_hang_up(struct uf *uf);
+
+/*
+ * Whether there is an address space still that the object is of. Nothing waits, and nothing is changed. That of a process which has called
+ * execve(2) is gone.
+ */
+bool uf_lives(struct uf *uf);
+
+/* Whether a descriptor is one of the user engine, to which uf_adopt() has to talk first. Nothing waits. */
+bool uf_is_user_engine(int fd);
 
 #endif

@@ -42,6 +42,7 @@ struct uf_engine_ops {
 	ssize_t (*peek)(const struct uf *uf, struct uffd_msg *msgs, uint64_t *ids, size_t count);
 	int (*accept)(const struct uf *uf, const uint64_t *ids, size_t count);
 	void (*hang_up)(const struct uf *uf);
+	bool (*lives)(const struct uf *uf);
 
 	void (*close)(struct uf *uf);
 

@@ -452,3 +452,14 @@ void uf_hang_up(struct uf *uf)
 	if (uf && uf->ops->hang_up)
 		uf->ops->hang_up(uf);
 }
+
+bool uf_lives(struct uf *uf)
+{
+	/* No copy from there to there can succeed, and only of a process that is gone is it said. */
+	struct uffdio_copy nothing = {.dst = 0, .src = 0, .len = 4096};
+
+	if (uf->ops->lives)
+		return uf->ops->lives(uf);
+	nothing.len = (uint64_t)sysconf(_SC_PAGESIZE);
+	return uf->ops->ioctl(uf, UFFDIO_COPY, &nothing) != -ESRCH;
+}

@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/hist.h"
+#include "uffd/durable.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
@@ -452,6 +453,23 @@ static void remote_hang_up(const struct uf *uf)
 	shutdown(remote->socket, SHUT_RDWR);
 }
 
+static bool remote_lives(const struct uf *uf)
+{
+	struct remote *remote = uf->state;
+	struct pollfd fd = {.fd = remote->socket, .events = POLLRDHUP};
+	struct timespec now = {0};
+
+	return !atomic_load(&remote->hung_up) && remote->socket >= 0 &&
+	       raw_syscall6(SYS_ppoll, (long)&fd, 1, (long)&now, 0, 0, 0) == 0;
+}
+
+bool uf_is_user_engine(int fd)
+{
+	char name[SERVICE_NAME_LEN + 1];
+
+	return user_service_name_of(fd, name);
+}
+
 static void remote_close(struct uf *uf)
 {
 	struct remote *remote = uf->state;
@@ -526,6 +544,7 @@ const struct uf_engine_ops uf_engine_remote = {
 	.peek = remote_peek,
 	.accept = remote_accept,
 	.hang_up = remote_hang_up,
+	.lives = remote_lives,
 	.close = remote_close,
 	.enabled = remote_enabled,
 	.take = remote_take,

@@ -1,0 +1,587 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/rawsys.h"
+#include "manager/client.h"
+#include "manager/log.h"
+#include "manager/worker.h"
+#include "uffd/durable.h"
+
+/*
+ * Sources and regions.
+ */
+
+static struct client_source *source_for(struct client *client, uint16_t store, uint8_t flags)
+{
+	struct client_source *source;
+
+	for (source = client->sources; source; source = source->next)
+		if (source->store == store && source->flags == flags)
+			return source;
+	source = calloc(1, sizeof(*source));
+	if (!source)
+		return NULL;
+	source->source.store = client->thread->worker->stores.list[store].store;
+	source->source.comes_again = flags & BOOK_REMOVED_IS_STORE;
+	source->client = client;
+	source->store = store;
+	source->flags = flags;
+	source->next = client->sources;
+	client->sources = source;
+	return source;
+}
+
+static struct space *space_of(const struct client *client)
+{
+	return client->open ? client->session.space : client->space;
+}
+
+/* Into the space alone. */
+static int insert(struct client *client, const struct book_entry *region)
+{
+	struct client_source *source = source_for(client, region->store, region->flags);
+	struct space_range range = {
+		.start = region->a, .len = region->b, .offset = region->c, .unit = region->unit, .source = source};
+
+	return source ? space_insert(space_of(client), &range, NULL) : -ENOMEM;
+}
+
+/* Whether just this lies there: it was said by a message of which nobody knows whether it was answered. */
+static bool is_there(const struct client *client, const struct book_entry *region)
+{
+	struct space_range range;
+
+	if (!space_find(space_of(client), region->a, &range))
+		return false;
+	return range.start == region->a && range.len == region->b && range.offset == region->c &&
+	       range.unit == region->unit && ((struct client_source *)range.source)->store == region->store;
+}
+
+int client_add(struct client *client, const struct book_entry *region)
+{
+	signal_mask before = 0;
+	int err;
+
+	if (is_there(client, region))
+		return 0;
+	if (space_ranges(space_of(client)) >= client->thread->worker->options->max_regions)
+		return -E2BIG;
+	if (client->open)
+		before = session_change_begin(&client->session);
+	err = insert(client, region);
+	/* Whoever touches it before it is in the book waits: it was not answered. */
+	if (!err)
+		err = book_append(&client->book, region);
+	if (err && err != -EEXIST)
+		space_unmap(space_of(client), region->a, region->b);
+	if (client->open)
+		session_change_end(&client->session, before);
+	return err;
+}
+
+/* What the log says, from its beginning. */
+static int replay(struct client *client)
+{
+	int err = 0;
+
+	for (uint64_t i = 0; !err && i < book_count(&client->book); i++) {
+		const struct book_entry *entry = book_entry(&client->book, i);
+
+		switch (entry->kind) {
+		case BOOK_REGION:
+			/* The stores are what they were; a log that says something else is damaged. */
+			err = entry->store < client->thread->worker->stores.count ? insert(client, entry) : -EINVAL;
+			break;
+		case BOOK_ZEROS:
+			err = space_remove(client->space, entry->a, entry->b);
+			break;
+		case BOOK_EVENT:
+			session_apply(client->space, &entry->msg);
+			break;
+		case BOOK_FORK:
+			family_make(client, client->space, i);
+			break;
+		default:
+			break;
+		}
+	}
+	return err;
+}
+
+/*
+ * Messages.
+ */
+
+static void count_event(struct client *client, const struct uffd_msg *msg)
+{
+	enum status_event event = STATUS_EVENT_FORK;
+
+	switch (msg->event) {
+	case UFFD_EVENT_REMAP:
+		event = STATUS_EVENT_REMAP;
+		break;
+	case UFFD_EVENT_REMOVE:
+		event = STATUS_EVENT_REMOVE;
+		break;
+	case UFFD_EVENT_UNMAP:
+		event = STATUS_EVENT_UNMAP;
+		break;
+	default:
+		break;
+	}
+	atomic_fetch_add_explicit(&client->events[event], 1, memory_order_relaxed);
+}
+
+/* The log says it, before anything follows from it. */
+static void log_event(struct client *client, const struct uffd_msg *msg, uint64_t id)
+{
+	int err = book_append_message(&client->book, msg, id);
+
+	count_event(client, msg);
+	if (!err)
+		return;
+	/* From now on nobody could go on where this worker stopped. */
+	say(LOG_ERROR, "client %llu: a layout event cannot be noted: %s", (unsigned long long)client->record->id,
+	    strerror(-err));
+	atomic_store(&client->broken, true);
+}
+
+static void write_anew(void *arg, const struct book_entry *entry)
+{
+	book_rewrite_add(arg, entry);
+}
+
+/* A long log becomes what it has led to. Nothing that is in the log is still to be done to the space. */
+static void shorten_log(struct client *client)
+{
+	struct book_rewrite rewrite;
+
+	book_rewrite_begin(&rewrite, &client->book, family_count(client->session.space));
+	family_write(client->session.space, write_anew, &rewrite);
+	/* Without memory for it the long one serves. */
+	book_rewrite_end(&rewrite);
+}
+
+/*
+ * The kernel's: read(2) stores them where a successor finds them. Without waiting, whatever the descriptor's flags say: they are the
+ * client's to change.
+ */
+static ssize_t receive_kernel(struct client *client, struct uffd_msg *msgs, size_t count)
+{
+	struct journal *journal = client->thread->worker->journal;
+	struct journal_mailbox *mailbox = &journal->mailboxes[client->thread->number];
+	struct iovec to = {.iov_base = mailbox->messages, .iov_len = count * sizeof(*msgs)};
+	ssize_t n;
+
+	mailbox->number = atomic_fetch_add_explicit(&journal->readings, 1, memory_order_relaxed) + 1;
+	atomic_store(&mailbox->owner, client->index + 1);
+	n = raw_syscall6(SYS_preadv2, uf_fd(client->session.uf), (long)&to, 1, -1, -1, RWF_NOWAIT);
+	if (n == -EOPNOTSUPP || n == -EINVAL)
+		n = raw_read(uf_fd(client->session.uf), mailbox->messages, count * sizeof(*msgs));
+	n = n > 0 ? n / (ssize_t)sizeof(*msgs) : n;
+	for (ssize_t i = 0; i < n; i++)
+		if (mailbox->messages[i].event != UFFD_EVENT_PAGEFAULT)
+			log_event(client, &mailbox->messages[i], mailbox->number * JOURNAL_MESSAGES + (uint64_t)i);
+	if (n > 0)
+		memcpy(msgs, mailbox->messages, (size_t)n * sizeof(*msgs));
+	/* What it says is in the log now. It is emptied after that, and by a successor in any case. */
+	atomic_store(&mailbox->owner, 0);
+	if (n > 0)
+		memset(mailbox->messages, 0, (size_t)n * sizeof(*msgs));
+	return n;
+}
+
+/* The user engine's: not read for good before the log has them. What the log had from a worker before this one is in the space already. */
+static ssize_t receive_user(struct client *client, struct uffd_msg *msgs, size_t count)
+{
+	uint64_t ids[JOURNAL_MESSAGES];
+	ssize_t n = uf_peek(client->session.uf, msgs, ids, count), left = 0;
+
+	for (ssize_t i = 0; i < n; i++) {
+		if (ids[i] && ids[i] <= client->book.last) {
+			if (msgs[i].event == UFFD_EVENT_FORK)
+				close((int)msgs[i].arg.fork.ufd);
+			continue;
+		}
+		if (ids[i])
+			log_event(client, &msgs[i], ids[i]);
+		msgs[left++] = msgs[i];
+	}
+	if (n > 0)
+		uf_accept(client->session.uf, ids, (size_t)n);
+	return n > 0 ? left : n;
+}
+
+static ssize_t receive(void *arg, struct uffd_msg *msgs, size_t count)
+{
+	struct client *client = arg;
+
+	if (count > JOURNAL_MESSAGES)
+		count = JOURNAL_MESSAGES;
+	if (book_is_long(&client->book))
+		shorten_log(client);
+	return client->user ? receive_user(client, msgs, count) : receive_kernel(client, msgs, count);
+}
+
+static void on_event(void *arg, const struct uffd_msg *msg)
+{
+	struct client *client = arg;
+
+	if (msg->event != UFFD_EVENT_FORK)
+		return;
+	for (uint64_t i = book_count(&client->book); i > 0; i--) {
+		const struct book_entry *entry = book_entry(&client->book, i - 1);
+
+		if (entry->kind == BOOK_FORK && entry->a == msg->arg.fork.ufd) {
+			family_make(client, client->session.space, i - 1);
+			return;
+		}
+	}
+}
+
+/*
+ * The session's questions.
+ */
+
+static uint64_t admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need)
+{
+	(void)arg;
+	(void)unit;
+	(void)need;
+	return bytes;
+}
+
+static void dismiss(void *arg, uint64_t bytes)
+{
+	(void)arg;
+	(void)bytes;
+}
+
+/* The store has said what it is; here it is told whom it hits. */
+static bool failed(void *arg, const struct space_range *range, uint64_t addr, int err)
+{
+	struct client *client = arg;
+	const struct client_source *source = range->source;
+
+	say(LOG_ERROR, "client %llu: page %#llx, offset %llu of store %s, cannot be had: %s",
+	    (unsigned long long)client->record->id, (unsigned long long)addr,
+	    (unsigned long long)offset_at(range, addr), client->thread->worker->stores.list[source->store].name,
+	    strerror(-err));
+	return client->session.can_poison;
+}
+
+static void ring(void *arg)
+{
+	worker_ring(arg);
+}
+
+static const struct session_ops ops = {
+	.admit = admit,
+	.dismiss = dismiss,
+	.failed = failed,
+	.event = on_event,
+	.receive = receive,
+	.ring = ring,
+};
+
+/*
+ * From a record to a client that is served.
+ */
+
+static int watch(struct client *client, int fd, bool connection)
+{
+	/* Clients are aligned: the lowest bit is free. */
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uintptr_t)client | connection};
+
+	return epoll_ctl(client->thread->epoll, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+/* Everyone who waits in it comes again: what was read by a worker that is no more was answered or not, and nobody knows. */
+static void wake_all(struct client *client)
+{
+	struct space_range range;
+
+	for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len)
+		uf_wake(client->session.uf, pointer(range.start), range.len);
+}
+
+static int begin_session(struct client *client)
+{
+	struct session_options options = {
+		.ops = &ops,
+		.arg = client,
+		.driven = !client->user,
+		.waits = client->user,
+		.vanishes = true,
+		.threads = 1,
+		.buffers = client->user ? NULL : &client->thread->worker->buffers,
+		.space = client->space,
+	};
+	int err = session_open(&client->session, client->uf, &options);
+
+	if (err)
+		return err;
+	client->space = NULL;
+	client->uf = NULL;
+	client->open = true;
+	return 0;
+}
+
+/* The thread of a client of the user engine: its owner is asked, and may take its time. */
+static void *attach(void *arg)
+{
+	struct client *client = arg;
+	int err = uf_adopt(&client->uf, atomic_load(&client->record->object));
+
+	atomic_store(&client->attached, err);
+	worker_ring(client);
+	return NULL;
+}
+
+static int end_attaching(struct client *client, char *cause, size_t cause_size)
+{
+	int err = atomic_load(&client->attached);
+
+	pthread_join(client->attacher, NULL);
+	if (!err)
+		err = begin_session(client);
+	if (err) {
+		snprintf(cause, cause_size, "its descriptor does not answer: %s", strerror(-err));
+		return err;
+	}
+	client->stage = CLIENT_SERVED;
+	wake_all(client);
+	return 0;
+}
+
+int client_serve(struct client *client, char *cause, size_t cause_size)
+{
+	int fd = atomic_load(&client->record->object), err;
+
+	client->user = uf_is_user_engine(fd);
+	if (client->user) {
+		atomic_store(&client->attached, 1);
+		err = -pthread_create(&client->attacher, NULL, attach, client);
+		if (err)
+			snprintf(cause, cause_size, "no thread for it: %s", strerror(-err));
+		else
+			client->stage = CLIENT_ATTACHING;
+		return err;
+	}
+	err = uf_adopt(&client->uf, fd);
+	if (!err)
+		err = begin_session(client);
+	if (err) {
+		snprintf(cause, cause_size, "what it sent is no userfaultfd that can be served: %s", strerror(-err));
+		return err;
+	}
+	client->stage = CLIENT_SERVED;
+	err = watch(client, fd, false);
+	if (err)
+		snprintf(cause, cause_size, "%s", strerror(-err));
+	else
+		wake_all(client);
+	return err;
+}
+
+static void list(struct client *client)
+{
+	struct thread *thread = client->thread;
+
+	pthread_mutex_lock(&thread->lock);
+	client->next = thread->clients;
+	client->link = &thread->clients;
+	if (client->next)
+		client->next->link = &client->next;
+	thread->clients = client;
+	pthread_mutex_unlock(&thread->lock);
+}
+
+int client_open(struct client **out, struct thread *thread, unsigned index)
+{
+	struct journal_client *record = &thread->worker->journal->client[index];
+	struct client *client = aligned_alloc(64, (sizeof(*client) + 63) & ~(size_t)63);
+	char cause[128] = "no memory";
+	int connection = atomic_load(&record->connection), err = -ENOMEM;
+
+	if (!client)
+		return -ENOMEM;
+	*client = (struct client){.thread = thread, .index = index, .record = record};
+	err = book_open(&client->book, atomic_load(&record->book));
+	if (!err)
+		err = space_new(&client->space);
+	if (!err)
+		err = replay(client);
+	if (!err && connection >= 0)
+		err = watch(client, connection, true);
+	list(client);
+	if (!err && atomic_load(&record->state) == JOURNAL_SERVED)
+		err = client_serve(client, cause, sizeof(cause));
+	if (err)
+		client_end(client, cause);
+	*out = client;
+	return 0;
+}
+
+/*
+ * What happens.
+ */
+
+void client_turn(struct client *client, bool messages)
+{
+	char cause[128];
+	int ms = -1;
+
+	if (client->stage == CLIENT_ATTACHING && atomic_load(&client->attached) <= 0) {
+		if (end_attaching(client, cause, sizeof(cause)))
+			client_end(client, cause);
+		else
+			client_converse(client);
+	}
+	if (client->stage != CLIENT_SERVED)
+		return;
+	if (!client->user)
+		ms = session_turn(&client->session, messages);
+	client->due = ms < 0 ? 0 : now_ns() + (uint64_t)ms * 1000000u;
+	if (client->due && (!client->thread->due || client->due < client->thread->due))
+		client->thread->due = client->due;
+	if (atomic_load(&client->session.gone))
+		client_end(client, NULL);
+	else if (atomic_load(&client->broken))
+		client_end(client, "what it does cannot be written down");
+}
+
+void client_check(struct client *client, uint64_t now)
+{
+	const struct serve_options *options = client->thread->worker->options;
+
+	if (client->stage == CLIENT_MEETING && now - client->record->since > options->handover_ms * 1000000ull)
+		client_end(client, "it took too long to hand over");
+	else if (client->stage == CLIENT_SERVED && !uf_lives(client->session.uf))
+		client_end(client, NULL);
+}
+
+void client_end(struct client *client, const char *reason)
+{
+	if (client->stage == CLIENT_OVER)
+		return;
+	if (reason)
+		say(LOG_WARNING, "client %llu, pid %ld, uid %ld: %s", (unsigned long long)client->record->id,
+		    (long)client->record->pid, (long)client->record->uid, reason);
+	if (client->stage == CLIENT_SERVED && reason)
+		client_leave(client);
+	if (client->stage != CLIENT_SERVED)
+		atomic_fetch_add(&client->thread->worker->journal->refused, 1);
+	client->joinable = client->stage == CLIENT_ATTACHING;
+	client->stage = CLIENT_OVER;
+	worker_bury(client);
+}
+
+/* How long a client of the user engine may take to answer, ms; what it was not told by then waits for ever. */
+#define PATIENCE 2000
+
+static void *poison(void *arg)
+{
+	struct client *client = arg;
+
+	family_poison(client->session.uf, client->session.space);
+	atomic_store(&client->attached, 0);
+	return NULL;
+}
+
+void client_leave(struct client *client)
+{
+	uint64_t until = now_ns() + PATIENCE * 1000000ull;
+
+	if (!client->open || !uf_lives(client->session.uf))
+		return;
+	if (!client->user) {
+		poison(client);
+		return;
+	}
+	atomic_store(&client->attached, 1);
+	if (pthread_create(&client->attacher, NULL, poison, client))
+		return;
+	while (atomic_load(&client->attached) && now_ns() < until)
+		usleep(1000);
+	uf_hang_up(client->session.uf);
+	pthread_join(client->attacher, NULL);
+}
+
+void client_show(struct client *client, struct status_client *out)
+{
+	const struct journal_client *record = client->record;
+	struct session_stats *stats = &client->session.stats;
+	const struct stores *stores = &client->thread->worker->stores;
+	struct space_range range;
+
+	out->id = record->id;
+	out->parent = record->parent;
+	out->pid = record->pid;
+	out->uid = record->uid;
+	status_set_name(out->name, record->name);
+	out->engine = client->user ? STATUS_ENGINE_USER : STATUS_ENGINE_KERNEL;
+	if (client->sources)
+		status_set_name(out->store, stores->list[client->sources->store].name);
+	out->age = now_ns() - record->since;
+	for (unsigned i = 0; i < STATUS_EVENTS; i++)
+		out->events[i] = atomic_load_explicit(&client->events[i], memory_order_relaxed);
+	if (!client->open)
+		return;
+	for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len) {
+		out->regions++;
+		out->managed += range.len;
+	}
+	out->faults = atomic_load_explicit(&stats->faults, memory_order_relaxed);
+	out->prefetched = atomic_load_explicit(&stats->ahead, memory_order_relaxed);
+	out->poisoned = atomic_load_explicit(&stats->poisoned, memory_order_relaxed);
+	out->waits = atomic_load_explicit(&stats->waits, memory_order_relaxed);
+	out->refaults = atomic_load_explicit(&stats->refaults, memory_order_relaxed);
+	for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+		out->latency.bucket[i] = atomic_load_explicit(&stats->latency[i], memory_order_relaxed);
+		out->latency.count += out->latency.bucket[i];
+	}
+	out->latency.sum = atomic_load_explicit(&stats->latency_sum, memory_order_relaxed);
+	out->latency.max = atomic_load_explicit(&stats->latency_max, memory_order_relaxed);
+}
+
+void client_unwatch(struct client *client)
+{
+	int connection = atomic_load(&client->record->connection), object = atomic_load(&client->record->object);
+
+	if (connection >= 0)
+		epoll_ctl(client->thread->epoll, EPOLL_CTL_DEL, connection, NULL);
+	if (object >= 0)
+		epoll_ctl(client->thread->epoll, EPOLL_CTL_DEL, object, NULL);
+}
+
+void client_free(struct client *client)
+{
+	struct client_source *source;
+
+	if (client->joinable)
+		pthread_join(client->attacher, NULL);
+	if (client->open || client->uf)
+		/* The object's descriptor is closed with the object: it leaves the record before. */
+		atomic_store(&client->record->object, -1);
+	if (client->open) {
+		uf_hang_up(client->session.uf);
+		session_close(&client->session);
+	} else if (client->uf) {
+		uf_close(client->uf);
+	}
+	space_free(client->space);
+	book_close(&client->book);
+	while ((source = client->sources)) {
+		client->sources = source->next;
+		free(source);
+	}
+	journal_release(client->record);
+	free(client);
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+/* What a client says on its connection: userfault-handover(5). */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "manager/client.h"
+#include "manager/log.h"
+#include "manager/worker.h"
+
+/* Received in one turn, so that whoever talks without end holds up nobody else. */
+#define RECEIVES 4
+
+/* One line. A client that does not read it has no more to say to us. */
+static void answer(struct client *client, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void answer(struct client *client, const char *format, ...)
+{
+	int connection = atomic_load(&client->record->connection);
+	char line[320];
+	va_list args;
+	int len;
+
+	va_start(args, format);
+	len = vsnprintf(line, sizeof(line) - 1, format, args);
+	va_end(args);
+	if (len < 0 || connection < 0)
+		return;
+	len = len < (int)sizeof(line) - 1 ? len : (int)sizeof(line) - 2;
+	line[len++] = '\n';
+	if (send(connection, line, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) != len)
+		shutdown(connection, SHUT_RDWR);
+}
+
+/* It goes on being served: as long as it lives, its pages are owed to it. */
+static void close_connection(struct client *client)
+{
+	journal_close_fd(&client->record->connection);
+	if (client->stage == CLIENT_MEETING)
+		client_end(client, "it hung up before it had handed over");
+}
+
+static void refuse(struct client *client, const char *cause)
+{
+	if (!client->silent)
+		answer(client, "error %s", cause);
+	if (client->stage == CLIENT_MEETING)
+		client_end(client, cause);
+	else
+		say(LOG_WARNING, "client %llu: refused: %s", (unsigned long long)client->record->id, cause);
+}
+
+/* A region as it is written down. 0; or -EINVAL, and why it cannot be served. */
+static int translate(const struct client *client, const struct handover_region *region, struct book_entry *entry,
+                     char *cause, size_t cause_size)
+{
+	const struct stores *stores = &client->thread->worker->stores;
+	int store = stores_find(stores, region->store);
+	uint64_t end = region->offset + region->size, most;
+
+	if (store < 0) {
+		snprintf(cause, cause_size, "there is no store %s", region->store);
+		return -EINVAL;
+	}
+	most = (stores->list[store].size + region->page_size - 1) & ~((uint64_t)region->page_size - 1);
+	if (end > most) {
+		snprintf(cause, cause_size, "offset %llu and size %llu reach beyond the %llu bytes of store %s",
+		         (unsigned long long)region->offset, (unsigned long long)region->size,
+		         (unsigned long long)stores->list[store].size, region->store);
+		return -EINVAL;
+	}
+	*entry = (struct book_entry){
+		.kind = BOOK_REGION,
+		.flags = (uint8_t)((region->removed_is_store ? BOOK_REMOVED_IS_STORE : 0) |
+	                           (region->prefetch ? BOOK_PREFETCH : 0)),
+		.store = (uint16_t)store,
+		.unit = region->page_size,
+		.a = region->addr,
+		.b = region->size,
+		.c = region->offset,
+	};
+	return 0;
+}
+
+static int add_regions(struct client *client, const struct handover_message *message, char *cause, size_t cause_size)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < message->count; i++) {
+		struct book_entry entry;
+
+		err = translate(client, &message->regions[i], &entry, cause, cause_size);
+		if (err)
+			return err;
+		err = client_add(client, &entry);
+		if (err)
+			snprintf(cause, cause_size, "region %#llx, %llu bytes: %s", (unsigned long long)entry.a,
+			         (unsigned long long)entry.b,
+			         err == -EEXIST   ? "it overlaps one that was given before"
+			         : err == -E2BIG  ? "there are too many regions"
+			         : err == -EINVAL ? "it is not aligned to its page size"
+			                          : strerror(-err));
+	}
+	return err;
+}
+
+/* The first message with regions: from here on it is served. */
+static int begin(struct client *client, const struct handover_message *message, char *cause, size_t cause_size)
+{
+	struct journal *journal = client->thread->worker->journal;
+	int err;
+
+	if (atomic_load(&client->record->object) < 0) {
+		snprintf(cause, cause_size, "no descriptor came with it");
+		return -EINVAL;
+	}
+	snprintf(client->record->name, sizeof(client->record->name), "%.*s", (int)sizeof(client->record->name) - 1,
+	         message->name);
+	err = client_serve(client, cause, cause_size);
+	if (err)
+		return err;
+	/* Release: the book has all of it. */
+	atomic_store_explicit(&client->record->state, JOURNAL_SERVED, memory_order_release);
+	atomic_fetch_add(&journal->accepted, 1);
+	return 0;
+}
+
+static void handle(struct client *client, const struct handover_message *message)
+{
+	const struct stores *stores = &client->thread->worker->stores;
+	bool silent = message->kind == HANDOVER_ARRAY;
+	char cause[256];
+	int err;
+
+	client->silent |= silent;
+	if (message->kind == HANDOVER_SIZE) {
+		int store = stores_find(stores, message->store);
+
+		if (store < 0)
+			answer(client, "error there is no store %s", message->store);
+		else
+			answer(client, "ok %llu", (unsigned long long)stores->list[store].size);
+		return;
+	}
+	err = add_regions(client, message, cause, sizeof(cause));
+	if (!err && client->stage == CLIENT_MEETING)
+		err = begin(client, message, cause, sizeof(cause));
+	if (err)
+		refuse(client, cause);
+	else if (!silent)
+		answer(client, "ok");
+}
+
+/* What has been received, message by message, until one is not complete. */
+static void understand(struct client *client)
+{
+	while (client->stage == CLIENT_MEETING || client->stage == CLIENT_SERVED) {
+		struct handover_message message;
+		char cause[256];
+		size_t len;
+		const char *text = book_text(&client->book, &len);
+		ssize_t n = handover_next(&client->scan, &message, text, len, cause, sizeof(cause));
+
+		if (!n)
+			return;
+		if (n < 0) {
+			refuse(client, cause);
+			if (client->stage != CLIENT_OVER)
+				close_connection(client);
+			return;
+		}
+		handle(client, &message);
+		handover_free(&message);
+		if (client->stage == CLIENT_OVER)
+			return;
+		/* What it said is in the book; if it was answered and is read again, by a successor, nothing changes by that. */
+		book_take(&client->book, (size_t)n);
+	}
+}
+
+void client_converse(struct client *client)
+{
+	int connection = atomic_load(&client->record->connection);
+
+	/* What a worker before this one has received. */
+	understand(client);
+	for (int i = 0; i < RECEIVES && client->stage != CLIENT_OVER && connection >= 0; i++) {
+		ssize_t n = book_receive(&client->book, connection);
+		unsigned fds;
+
+		if (n == -EAGAIN || n == -EINTR)
+			return;
+		fds = book_take_fd(&client->book, &client->record->object);
+		if (fds > 1)
+			say(LOG_WARNING, "client %llu sent %u descriptors at once: one is of use",
+			    (unsigned long long)client->record->id, fds);
+		understand(client);
+		if (n == -ENOBUFS) {
+			refuse(client, "the message is too long");
+			n = 0;
+		}
+		if (n <= 0 && client->stage != CLIENT_OVER) {
+			close_connection(client);
+			return;
+		}
+	}
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifdef UF_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+#include "base/cleanup.h"
+#include "manager/log.h"
+#include "manager/sockets.h"
+
+#define BACKLOG 128
+
+static int address_of(const char *path, struct sockaddr_un *address, socklen_t *len)
+{
+	size_t n = strlen(path);
+
+	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (!n || n >= sizeof(address->sun_path))
+		return -ENAMETOOLONG;
+	memcpy(address->sun_path, path, n);
+	*len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + (path[0] != '@'));
+	if (path[0] == '@')
+		address->sun_path[0] = '\0';
+	return 0;
+}
+
+/* Whether there is a socket file there that nobody listens on. */
+static bool is_stale(const char *path, const struct sockaddr_un *address, socklen_t len)
+{
+	_cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct stat stat_;
+
+	return fd >= 0 && path[0] != '@' && !lstat(path, &stat_) && S_ISSOCK(stat_.st_mode) &&
+	       connect(fd, (const struct sockaddr *)address, len) && errno == ECONNREFUSED;
+}
+
+static int listen_unix(const char *path)
+{
+	_cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un address;
+	socklen_t len = 0;
+	int err = fd < 0 ? -errno : address_of(path, &address, &len);
+
+	if (!err && bind(fd, (struct sockaddr *)&address, len)) {
+		err = -errno;
+		if (err == -EADDRINUSE && is_stale(path, &address, len) && !unlink(path))
+			err = bind(fd, (struct sockaddr *)&address, len) ? -errno : 0;
+	}
+	if (!err && listen(fd, BACKLOG))
+		err = -errno;
+	if (err)
+		say(LOG_ERROR, "cannot listen on %s: %s", path,
+		    err == -EADDRINUSE ? "somebody listens there already" : strerror(-err));
+	return err ? err : take_fd(&fd);
+}
+
+/* [ADDRESS:]PORT; without an address that of this machine for itself. */
+static int listen_tcp(const char *where)
+{
+	const struct addrinfo hints = {
+		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
+	const char *port = strrchr(where, ':');
+	struct addrinfo *info = NULL;
+	_cleanup_fd int fd = -1;
+	char host[128];
+	int one = 1, err;
+
+	snprintf(host, sizeof(host), "%.*s", port ? (int)(port - where) : 9, port ? where : "127.0.0.1");
+	port = port ? port + 1 : where;
+	if (host[0] == '[' && host[strlen(host) - 1] == ']') {
+		host[strlen(host) - 1] = '\0';
+		memmove(host, host + 1, strlen(host));
+	}
+	err = getaddrinfo(host, port, &hints, &info);
+	if (err) {
+		say(LOG_ERROR, "--metrics %s: %s", where, gai_strerror(err));
+		return -EINVAL;
+	}
+	fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(fd, info->ai_addr, info->ai_addrlen) || listen(fd, BACKLOG))
+		err = -errno;
+	freeaddrinfo(info);
+	if (err)
+		say(LOG_ERROR, "cannot listen on %s: %s", where, strerror(-err));
+	return err ? err : take_fd(&fd);
+}
+
+#ifdef UF_SYSTEMD
+static void take_given(struct sockets *sockets)
+{
+	char **names = NULL;
+	int count = sd_listen_fds_with_names(1, &names);
+
+	for (int i = 0; i < count; i++) {
+		int fd = SD_LISTEN_FDS_START + i;
+
+		if (!strcmp(names[i], "control"))
+			sockets->control = fd;
+		else if (!strcmp(names[i], "metrics"))
+			sockets->metrics = fd;
+		else if (sockets->handover < 0)
+			sockets->handover = fd;
+		free(names[i]);
+	}
+	free(names);
+}
+#else
+static void take_given(struct sockets *sockets)
+{
+	(void)sockets;
+}
+#endif
+
+int sockets_open(struct sockets *sockets, const struct serve_options *options)
+{
+	int err = 0;
+
+	*sockets = (struct sockets){.handover = -1, .control = -1, .metrics = -1};
+	take_given(sockets);
+	if (sockets->handover < 0 && options->listen) {
+		sockets->handover = listen_unix(options->listen);
+		err = sockets->handover < 0 ? sockets->handover : 0;
+	} else if (sockets->handover < 0) {
+		say(LOG_ERROR, "there is nothing to listen on: no --listen, and no socket was handed over");
+		err = -EINVAL;
+	}
+	if (!err && options->control && sockets->control < 0) {
+		sockets->control = listen_unix(options->control);
+		err = sockets->control < 0 ? sockets->control : 0;
+	}
+	if (!err && options->metrics && sockets->metrics < 0) {
+		sockets->metrics = listen_tcp(options->metrics);
+		err = sockets->metrics < 0 ? sockets->metrics : 0;
+	}
+	if (err)
+		sockets_close(sockets, options);
+	return err;
+}
+
+static void end(int *fd, const char *path)
+{
+	if (*fd < 0)
+		return;
+	close(*fd);
+	*fd = -1;
+	if (path && path[0] != '@')
+		unlink(path);
+}
+
+void sockets_close(struct sockets *sockets, const struct serve_options *options)
+{
+	end(&sockets->handover, options->listen);
+	end(&sockets->control, options->control);
+	end(&sockets->metrics, NULL);
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/hist.h"
+#include "base/lock.h"
+#include "manager/client.h"
+#include "manager/collect.h"
+#include "manager/log.h"
+#include "manager/worker.h"
+
+#define EVENTS  64
+#define CHECKED 1000000000u /* ns between two looks whether a client lives */
+
+/*
+ * Ringing.
+ */
+
+void worker_ring(struct client *client)
+{
+	struct thread *thread = client->thread;
+	struct client *first;
+
+	if (atomic_exchange(&client->rung, true))
+		return;
+	first = atomic_load(&thread->rung);
+	do
+		client->next_rung = first;
+	while (!atomic_compare_exchange_weak(&thread->rung, &first, client));
+	/* Sequentially consistent: either this sees that it sleeps, or it sees the client before it does. */
+	if (atomic_load(&thread->asleep))
+		journal_ring(thread->worker->journal, thread->number);
+}
+
+static void serve_rung(struct thread *thread)
+{
+	struct client *client = atomic_exchange(&thread->rung, NULL);
+
+	while (client) {
+		struct client *next = client->next_rung;
+
+		/* Before it is looked at: what comes later rings again. One that is over rings no more once it is buried. */
+		atomic_store(&client->rung, false);
+		client_turn(client, false);
+		client = next;
+	}
+}
+
+/*
+ * The end of clients.
+ */
+
+void worker_bury(struct client *client)
+{
+	struct thread *thread = client->thread;
+
+	pthread_mutex_lock(&thread->lock);
+	*client->link = client->next;
+	if (client->next)
+		client->next->link = client->link;
+	client->next = thread->over;
+	thread->over = client;
+	pthread_mutex_unlock(&thread->lock);
+}
+
+/*
+ * Those that ended in this round, now that nothing of the round speaks of them any more. One that is on the stack of the rung waits for the next
+ * round; one that is not is marked as if it were, so that it never gets there.
+ */
+static void hand_over_dead(struct thread *thread)
+{
+	struct worker *worker = thread->worker;
+	struct client *client, **link = &thread->over;
+
+	while ((client = *link)) {
+		if (atomic_exchange(&client->rung, true)) {
+			link = &client->next;
+			continue;
+		}
+		*link = client->next;
+		client_unwatch(client);
+		pthread_mutex_lock(&worker->dead_lock);
+		client->next = worker->dead;
+		worker->dead = client;
+		pthread_cond_signal(&worker->dead_more);
+		pthread_mutex_unlock(&worker->dead_lock);
+	}
+}
+
+static void *free_client(void *client)
+{
+	client_free(client);
+	return NULL;
+}
+
+/* One of the user engine may have a thread that waits for its owner to answer: others need not wait for that. */
+static void free_soon(struct client *client)
+{
+	pthread_t id;
+
+	if (client->user && !pthread_create(&id, NULL, free_client, client))
+		pthread_detach(id);
+	else
+		client_free(client);
+}
+
+static void *reap(void *arg)
+{
+	struct worker *worker = arg;
+
+	pthread_mutex_lock(&worker->dead_lock);
+	for (;;) {
+		struct client *client = worker->dead;
+
+		if (!client) {
+			pthread_cond_wait(&worker->dead_more, &worker->dead_lock);
+			continue;
+		}
+		worker->dead = client->next;
+		pthread_mutex_unlock(&worker->dead_lock);
+		free_soon(client);
+		pthread_mutex_lock(&worker->dead_lock);
+	}
+	return NULL;
+}
+
+/*
+ * The round.
+ */
+
+/* Records of this thread's that nobody serves yet. */
+static void meet(struct thread *thread)
+{
+	struct journal *journal = thread->worker->journal;
+
+	for (unsigned i = thread->number; i < journal->capacity; i += journal->threads) {
+		struct journal_client *record = &journal->client[i];
+		/* Acquire: what the record says is true then. */
+		uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
+		struct client *client;
+
+		if ((state != JOURNAL_MET && state != JOURNAL_SERVED) || !atomic_load(&record->born) ||
+		    thread->known[i / journal->threads] == record->id)
+			continue;
+		thread->known[i / journal->threads] = record->id;
+		if (client_open(&client, thread, i))
+			say(LOG_ERROR, "client %llu: no memory", (unsigned long long)record->id);
+	}
+}
+
+static void serve_event(struct thread *thread, const struct epoll_event *event)
+{
+	struct client *client = (struct client *)(uintptr_t)(event->data.u64 & ~(uint64_t)1);
+	uint64_t count;
+
+	if (!client) {
+		(void)!read(thread->worker->journal->bells[thread->number], &count, sizeof(count));
+		meet(thread);
+	} else if (client->stage == CLIENT_OVER) {
+		return;
+	} else if (event->data.u64 & 1) {
+		client_converse(client);
+	} else {
+		client_turn(client, true);
+	}
+}
+
+/* All that want to be looked at by now. */
+static void serve_due(struct thread *thread, uint64_t now)
+{
+	struct client *next;
+
+	thread->due = 0;
+	for (struct client *client = thread->clients; client; client = next) {
+		next = client->next;
+		if (client->due && client->due <= now)
+			client_turn(client, false);
+		else if (client->due && (!thread->due || client->due < thread->due))
+			thread->due = client->due;
+	}
+}
+
+static void check_all(struct thread *thread, uint64_t now)
+{
+	struct client *next;
+
+	for (struct client *client = thread->clients; client; client = next) {
+		next = client->next;
+		client_check(client, now);
+	}
+	thread->checked = now;
+}
+
+/* ms until something has to be done in any case. */
+static int sleep_for(const struct thread *thread, uint64_t now)
+{
+	uint64_t until = thread->checked + CHECKED;
+
+	if (thread->due && thread->due < until)
+		until = thread->due;
+	return until <= now ? 0 : (int)((until - now + 999999) / 1000000);
+}
+
+static void *serve(void *arg)
+{
+	struct thread *thread = arg;
+	struct epoll_event events[EVENTS];
+
+	meet(thread);
+	while (!atomic_load(&thread->worker->stopping)) {
+		uint64_t now = now_ns();
+		int n, ms = sleep_for(thread, now);
+
+		atomic_store(&thread->asleep, true);
+		if (atomic_load(&thread->rung) || thread->over)
+			ms = 0;
+		n = epoll_wait(thread->epoll, events, EVENTS, ms);
+		atomic_store(&thread->asleep, false);
+		for (int i = 0; i < n; i++)
+			serve_event(thread, &events[i]);
+		serve_rung(thread);
+		now = now_ns();
+		if (thread->due && thread->due <= now)
+			serve_due(thread, now);
+		if (now - thread->checked >= CHECKED)
+			check_all(thread, now);
+		hand_over_dead(thread);
+	}
+	return NULL;
+}
+
+/*
+ * The process.
+ */
+
+static int start_thread(struct worker *worker, unsigned number)
+{
+	struct thread *thread = &worker->threads[number];
+	struct epoll_event bell = {.events = EPOLLIN};
+	struct journal *journal = worker->journal;
+
+	thread->worker = worker;
+	thread->number = number;
+	pthread_mutex_init(&thread->lock, NULL);
+	thread->known = calloc(journal->capacity / journal->threads + 1, sizeof(*thread->known));
+	thread->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (!thread->known || thread->epoll < 0)
+		return -ENOMEM;
+	if (epoll_ctl(thread->epoll, EPOLL_CTL_ADD, journal->bells[number], &bell))
+		return -errno;
+	return -pthread_create(&thread->id, NULL, serve, thread);
+}
+
+static int start(struct worker *worker)
+{
+	unsigned count = worker->journal->threads;
+	pthread_t reaper;
+	int err;
+
+	worker->threads = calloc(count, sizeof(*worker->threads));
+	if (!worker->threads)
+		return -ENOMEM;
+	pthread_mutex_init(&worker->dead_lock, NULL);
+	pthread_cond_init(&worker->dead_more, NULL);
+	err = -pthread_create(&reaper, NULL, reap, worker);
+	for (unsigned i = 0; !err && i < count; i++)
+		err = start_thread(worker, i);
+	return err;
+}
+
+static unsigned count_clients(struct worker *worker)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < worker->journal->capacity; i++)
+		count += atomic_load(&worker->journal->client[i].state) != JOURNAL_FREE;
+	return count;
+}
+
+/* Until it is told to end; or the supervisor is gone and so is the last client, as nobody comes any more then. */
+static void wait_for_end(struct worker *worker, int supervisor)
+{
+	struct journal *journal = worker->journal;
+	uint64_t ending = 0;
+
+	for (;;) {
+		struct pollfd fd = {.fd = supervisor, .events = POLLIN};
+
+		poll(&fd, 1, 100);
+		if (fd.revents && !count_clients(worker))
+			return;
+		if (fd.revents)
+			poll(NULL, 0, 100);
+		if (!atomic_load(&journal->ending))
+			continue;
+		if (!ending)
+			ending = now_ns();
+		if (!count_clients(worker) || now_ns() - ending >= worker->options->grace_ms * 1000000ull)
+			return;
+	}
+}
+
+/* Nobody will bring what is missing: whoever touches it learns that. */
+static void leave(struct worker *worker)
+{
+	atomic_store(&worker->stopping, true);
+	for (unsigned i = 0; i < worker->journal->threads; i++) {
+		journal_ring(worker->journal, i);
+		pthread_join(worker->threads[i].id, NULL);
+	}
+	for (unsigned i = 0; i < worker->journal->threads; i++)
+		for (struct client *client = worker->threads[i].clients; client; client = client->next)
+			client_leave(client);
+}
+
+int worker_run(const struct serve_options *options, struct journal *journal, int control, int metrics, int told,
+               int supervisor)
+{
+	struct worker worker = {.options = options, .journal = journal};
+	uint64_t one = 1;
+	int err = stores_open(&worker.stores, options);
+
+	if (err)
+		return WORKER_HOPELESS;
+	err = buffers_init(&worker.buffers);
+	if (!err)
+		err = start(&worker);
+	if (!err)
+		err = collect_start(&worker, control, metrics);
+	if (err) {
+		say(LOG_ERROR, "the worker cannot start: %s", strerror(-err));
+		return 1;
+	}
+	(void)!write(told, &one, sizeof(one));
+	wait_for_end(&worker, supervisor);
+	leave(&worker);
+	/* The rest ends with the process. */
+	return 0;
+}
