@@ -159,7 +159,7 @@ int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len);
  *
  * uf_pager_record   begins to record the mapping that addr lies in, forgetting what was recorded; or ends it (on = 0). Recorded is a page
  *                   that is touched and not in memory, so begin before the first touch; nothing is read ahead meanwhile. It takes
- *                   33 bits for each page of the mapping, as far as they are touched
+ *                   33 bits for each page of the mapping, as far as they are touched; after 64 Mi pages nothing is added
  * uf_pager_save     writes what was recorded so far to a file, replaced as a whole. -ENODATA: nothing was recorded
  * uf_pager_replay   reads the pages that a file names in few large reads, many at a time, in the background; touched pages go first. Pages
  *                   are named by their offset in the store. As many as the budget allows. -EBADMSG: not such a file, or damaged; nothing is read.

@@ -13,14 +13,13 @@
 #include "base/cleanup.h"
 #include "workingset/workingset.h"
 
-#define MAGIC   0x535746550a0d1a01u /* with bytes that a text file would not keep */
-#define VERSION 2u
+#define MAGIC 0x535746550a0d1a01u /* with bytes that a text file would not keep */
 
-/* Words of the file. The offsets begin at OFFSETS, and the sum comes after them. */
-enum { AT_MAGIC, AT_VERSION, AT_UNIT, AT_COUNT, AT_SIZE, AT_PRINT, OFFSETS };
+/* Words of the file. The offsets begin at OFFSETS, and the sum comes after them. Version 1 had neither size nor print. */
+enum { AT_MAGIC, AT_VERSION, AT_UNIT, AT_COUNT, AT_SIZE, AT_PRINT, OFFSETS, OFFSETS_1 = AT_SIZE };
 
-#define LEN_MIN ((OFFSETS + 1) * sizeof(uint64_t))
-#define LEN_MAX (LEN_MIN + WORKINGSET_MOST * sizeof(uint64_t))
+#define LEN_MIN ((OFFSETS_1 + 1) * sizeof(uint64_t))
+#define LEN_MAX ((OFFSETS + WORKINGSET_MOST + 1) * sizeof(uint64_t))
 
 /* FNV-1a, by words: against damage, not against malice. */
 static uint64_t sum_of(const uint64_t *words, size_t count)
@@ -48,24 +47,39 @@ static bool is_sound(const struct workingset *set)
 	return true;
 }
 
+/* Where the offsets begin, and how many they are. False: not a working set of this length, or damaged. */
+static bool find_offsets(const uint64_t *words, size_t len, size_t *first, uint64_t *count)
+{
+	/* The version is the lower half of its word; nothing is in the upper one. */
+	uint64_t version = le64toh(words[AT_VERSION]);
+
+	if (le64toh(words[AT_MAGIC]) != MAGIC || (version != 1 && version != 2))
+		return false;
+	*first = version == 1 ? OFFSETS_1 : OFFSETS;
+	*count = le64toh(words[AT_COUNT]);
+	return *count <= WORKINGSET_MOST && len == *first + *count + 1 &&
+	       le64toh(words[len - 1]) == sum_of(words, len - 1);
+}
+
 /* Of aligned words. */
-static int parse_words(struct workingset **out, const uint64_t *words, uint64_t count)
+static int parse_words(struct workingset **out, const uint64_t *words, size_t len)
 {
 	struct workingset *set;
+	uint64_t count;
+	size_t first;
 
-	/* The version is the lower half of its word; nothing is in the upper one. */
-	if (le64toh(words[AT_MAGIC]) != MAGIC || le64toh(words[AT_VERSION]) != VERSION ||
-	    le64toh(words[AT_COUNT]) != count || le64toh(words[OFFSETS + count]) != sum_of(words, OFFSETS + count))
+	if (!find_offsets(words, len, &first, &count))
 		return -EBADMSG;
 	set = malloc(sizeof(*set) + count * sizeof(set->offsets[0]));
 	if (!set)
 		return -ENOMEM;
-	*set = (struct workingset){.unit = le64toh(words[AT_UNIT]),
-	                           .size = le64toh(words[AT_SIZE]),
-	                           .print = le64toh(words[AT_PRINT]),
-	                           .count = count};
+	*set = (struct workingset){.unit = le64toh(words[AT_UNIT]), .count = count};
+	if (first == OFFSETS) {
+		set->size = le64toh(words[AT_SIZE]);
+		set->print = le64toh(words[AT_PRINT]);
+	}
 	for (uint64_t i = 0; i < count; i++)
-		set->offsets[i] = le64toh(words[OFFSETS + i]);
+		set->offsets[i] = le64toh(words[first + i]);
 	if (!is_sound(set)) {
 		free(set);
 		return -EBADMSG;
@@ -82,12 +96,12 @@ int workingset_parse(struct workingset **out, const void *bytes, size_t len)
 	if (len < LEN_MIN || len > LEN_MAX || len % sizeof(*words))
 		return -EBADMSG;
 	if (!((uintptr_t)bytes % _Alignof(uint64_t)))
-		return parse_words(out, bytes, (len - LEN_MIN) / sizeof(*words));
+		return parse_words(out, bytes, len / sizeof(*words));
 	words = malloc(len);
 	if (!words)
 		return -ENOMEM;
 	memcpy(words, bytes, len);
-	err = parse_words(out, words, (len - LEN_MIN) / sizeof(*words));
+	err = parse_words(out, words, len / sizeof(*words));
 	free(words);
 	return err;
 }
@@ -98,12 +112,12 @@ int workingset_format(const struct workingset *set, void **bytes, size_t *len)
 
 	if (set->count > WORKINGSET_MOST || !is_sound(set))
 		return -EINVAL;
-	*len = LEN_MIN + set->count * sizeof(*words);
+	*len = (OFFSETS + set->count + 1) * sizeof(*words);
 	words = malloc(*len);
 	if (!words)
 		return -ENOMEM;
 	words[AT_MAGIC] = htole64(MAGIC);
-	words[AT_VERSION] = htole64(VERSION);
+	words[AT_VERSION] = htole64(2);
 	words[AT_UNIT] = htole64(set->unit);
 	words[AT_COUNT] = htole64(set->count);
 	words[AT_SIZE] = htole64(set->size);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,7 +106,7 @@ int workingset_print(struct uf_store *store, uint64_t *print)
 
 		err = uf_store_read(store, words, sizeof(words), offset);
 		for (unsigned j = 0; !err && j < SAMPLE / 8; j++)
-			sum = (sum ^ words[j]) * 0x100000001b3u;
+			sum = (sum ^ le64toh(words[j])) * 0x100000001b3u;
 	}
 	*print = sum ? sum : 1;
 	return err;
