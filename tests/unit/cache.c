@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/blocks.h"
 #include "store/cache.h"
 #include "store/store.h"
 #include "support/folder.h"
@@ -572,6 +573,68 @@ TEST(who_needs_none, "What is in memory, or in the system's page cache, needs no
 	CHECK_EQ(uf_store_create(&store, &inner_ops, &inner, MIB, 0, "inner", NULL), 0);
 	CHECK(store_cache_helps(store));
 	uf_store_close(store);
+}
+
+/*
+ * The blocks alone: one that is given to another part again and again, while others look for it by the numbers that it had.
+ */
+
+enum { NUMBERS = 2, LOOKERS = 3, GIVEN = 1000000 };
+
+struct looker {
+	pthread_t thread;
+	struct blocks *blocks;
+	_Atomic bool *over;
+};
+
+static void *look(void *arg)
+{
+	struct looker *looker = arg;
+
+	for (uint64_t i = 0; !atomic_load_explicit(looker->over, memory_order_relaxed); i++) {
+		struct block *block = blocks_hold(looker->blocks, 1, i % NUMBERS);
+
+		if (!block)
+			continue;
+		CHECK_EQ(*(uint64_t *)block_bytes(looker->blocks, block), i % NUMBERS);
+		block_release(block);
+	}
+	return NULL;
+}
+
+TEST(blocks_are_not_mistaken,
+     "Whoever finds a block holds what he has looked for, also when it has just become another's.")
+{
+	struct looker lookers[LOOKERS];
+	_Atomic bool over = false;
+	struct blocks blocks;
+
+	CHECK_EQ(blocks_init(&blocks, BLOCK), 0);
+	for (unsigned i = 0; i < LOOKERS; i++) {
+		lookers[i] = (struct looker){.blocks = &blocks, .over = &over};
+		CHECK_EQ(pthread_create(&lookers[i].thread, NULL, look, &lookers[i]), 0);
+	}
+	for (uint64_t i = 0; i < GIVEN; i++) {
+		struct block *block = NULL;
+
+		/* Not while somebody holds it. */
+		while (!block) {
+			pthread_mutex_lock(&blocks.lock);
+			block = blocks_take(&blocks, 1, i % NUMBERS);
+			pthread_mutex_unlock(&blocks.lock);
+			if (!block)
+				sched_yield();
+		}
+		*(uint64_t *)block_bytes(&blocks, block) = i % NUMBERS;
+		pthread_mutex_lock(&blocks.lock);
+		block_publish(block);
+		pthread_mutex_unlock(&blocks.lock);
+		block_release(block);
+	}
+	atomic_store(&over, true);
+	for (unsigned i = 0; i < LOOKERS; i++)
+		CHECK_EQ(pthread_join(lookers[i].thread, NULL), 0);
+	blocks_destroy(&blocks);
 }
 
 /*
