@@ -743,7 +743,8 @@ static bool hold(struct user_pending *pending, struct user_slot *slot, uint32_t 
 	uint64_t before = atomic_load(&slot->errand);
 	uint32_t holder = before >> 32 == word ? (uint32_t)before : 0;
 
-	if (holder && !is_gone(pending, holder))
+	/* Looked at after it: what was there is not a later message's, of which another may have hold. */
+	if (atomic_load(&slot->word) != word || (holder && !is_gone(pending, holder)))
 		return false;
 	/* What was copied from the slot before is of this message if the word still is the same then. */
 	return atomic_compare_exchange_strong(&slot->errand, &before, hold_by(word, reader_of(pending))) &&
@@ -844,7 +845,7 @@ static ssize_t take(struct user_pending *pending, struct uffd_msg *msgs, uint64_
 	int err = 0;
 
 	for (unsigned vain = 0; taken < count && vain < MOST_TRIES;) {
-		uint32_t word;
+		uint32_t word = 0;
 		uint64_t order;
 		bool fault;
 		struct user_slot *slot = oldest_unread(pending, &word);
@@ -1030,8 +1031,9 @@ static bool hand_over(struct user_slot *slot, uint32_t word, uint32_t tray, uint
 	/* With a state, so that it differs from none in the first generation as well. */
 	uint64_t mine = (uint64_t)with_state(word, ERRAND) << 32 | tray << 8 | mode;
 
-	/* One for each generation: it may be another monitor's. */
-	if (errand >> 32 == mine >> 32 || !atomic_compare_exchange_strong(&slot->errand, &errand, mine))
+	/* One for each generation: it may be another monitor's. The word is looked at after it: see hold(). */
+	if (atomic_load(&slot->word) != word || errand >> 32 == mine >> 32 ||
+	    !atomic_compare_exchange_strong(&slot->errand, &errand, mine))
 		return false;
 	if (!move_slot(slot, word, ERRAND))
 		return false;
