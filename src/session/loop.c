@@ -47,8 +47,12 @@ static void hear(struct session *session)
 
 	if (!session->options.driven)
 		raw_read(session->bell, &count, sizeof(count));
-	/* Before anything is looked at: what comes later rings again. */
-	atomic_store(&session->rung, 0);
+	/*
+	 * Before anything is looked at. A ring is not lost: its exchange comes before this one, and then this one, which reads what it has
+	 * written, sees all that was done before it; or it comes after this one, finds 0, and writes to the bell, behind the read. So an
+	 * exchange, not a store, which would see nothing. Whoever has exchanged before and writes only now rings once too often.
+	 */
+	atomic_exchange(&session->rung, 0);
 }
 
 void session_retry(struct session *session)
@@ -140,6 +144,13 @@ void loop_forget(struct session *session)
  * One fault.
  */
 
+/* All that was to be seen to by the fill is looked at later. */
+static void post_demand(struct session *session, const struct fill *fill)
+{
+	for (uint64_t at = fill->demand; at < fill->demand + fill->demand_len; at += fill->range.unit)
+		session_post(session, at, fill->write, WHEN_LATER);
+}
+
 /* The fill was planned; its bytes are at hand, or have to be fetched. Leaves the gate. */
 static void fetch(struct session *session, struct fill *fill, signal_mask before, uint64_t now)
 {
@@ -167,7 +178,7 @@ static void fetch(struct session *session, struct fill *fill, signal_mask before
 	else if (placed && fill->start_ns)
 		session_count_latency(session, fill->start_ns);
 	else if (!placed)
-		session_post(session, fill->demand, fill->write, WHEN_LATER);
+		post_demand(session, fill);
 }
 
 /* False: it has to be looked at again. *covered: up to there touches of missing pages are seen to. */

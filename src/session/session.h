@@ -75,7 +75,10 @@ struct session_ops {
 	int (*restore)(void *arg, const struct space_range *range, uint64_t addr);
 	/* [signal] A first touch of a source that is being recorded. Offset in the source. */
 	void (*touched)(void *arg, struct session_source *source, uint64_t offset);
-	/* A store failed for good. True: the page is lost; false: try it again later. */
+	/*
+	 * A store failed for good. True: the page is lost; false: try it again later. Inside the gate, with signals blocked, on a thread of the
+	 * store: it waits for nothing, and calls nothing of the session; what takes longer is left to another thread.
+	 */
 	bool (*failed)(void *arg, const struct space_range *range, uint64_t addr, int err);
 	/*
 	 * A layout event, already applied to the space, with the gate closed; after UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be
