@@ -487,6 +487,22 @@ static void lose(struct fill *part, int err)
 	}
 }
 
+/* Nobody could try to read it: there was no thread to be had. */
+static void put_off(struct fill *part, int err)
+{
+	struct session *session = part->session;
+
+	(void)err;
+	for (uint64_t at = part->addr; at < part->addr + part->len; at += part->range.unit) {
+		bool waits = demanded(part, at);
+
+		dismiss(session, part->range.unit);
+		session_release(session, state_at(&part->range, at), without(part), waits ? SPACE_WAITED : 0, 0);
+		if (waits)
+			session_post(session, at, part->write, true);
+	}
+}
+
 /* Calls `what` for each run that is still ours; what is not is dismissed. */
 static void for_parts(struct fill *fill, void (*what)(struct fill *part, int err), int err)
 {
@@ -566,11 +582,11 @@ static void complete(struct uf_store_request *request)
 	struct fill *fill = (struct fill *)request;
 	struct session *session = fill->session;
 	signal_mask before = session_enter(session);
-	bool again = request->result && take_apart(fill);
+	bool again = request->result && request->result != -EAGAIN && take_apart(fill);
 	unsigned phase;
 
 	if (!again && request->result)
-		for_parts(fill, lose, request->result);
+		for_parts(fill, request->result == -EAGAIN ? put_off : lose, request->result);
 	else if (!again)
 		for_parts(fill, place_of, 0);
 	session_leave(session, before);

@@ -34,6 +34,7 @@ struct shelf {
 	pthread_cond_t changed;
 	uint64_t held_from, held_to; /* reads that reach into this wait */
 	uint64_t bad_from, bad_to;   /* and those that reach into this fail */
+	int bad_err;                 /* with this; 0: -EIO */
 	unsigned in_read, most;      /* at this moment; at once */
 	unsigned reads;
 	size_t longest;
@@ -70,7 +71,7 @@ static int64_t shelf_read(void *state, void *buf, size_t len, uint64_t offset, s
 	pthread_cond_broadcast(&shelf->changed);
 	pthread_mutex_unlock(&shelf->lock);
 	if (bad)
-		return -EIO;
+		return shelf->bad_err ? shelf->bad_err : -EIO;
 	for (size_t at = 0; at < len; at += page_size)
 		memset((char *)buf + at, content(shelf, offset + at), page_size);
 	return (int64_t)len;
@@ -1193,6 +1194,30 @@ TEST(moved_there_and_back, "So is one that has come back meanwhile: whoever asks
 /*
  * Stores that fail.
  */
+
+TEST(without_a_thread_it_waits,
+     "What nobody could try to read, for want of a thread, is not lost: it is asked for again.")
+{
+	struct actor *actors[2];
+	struct shelf *shelf;
+
+	begin();
+	shelf = map(64);
+	shelf->bad_err = -EAGAIN;
+	spoil(shelf, 0, 64);
+	actors[0] = touch(page(3), READ);
+	actors[1] = touch(page(4), WRITE);
+	wait_read(shelf, 8);
+	CHECK(actor_waits(actors[0]));
+	spoil(shelf, 0, 0);
+	check_touched(actors[0]);
+	check_touched(actors[1]);
+	CHECK_EQ(atomic_load(&owner.failed), 0);
+	CHECK_EQ(session.stats.poisoned, 0);
+	read_back(shelf, 3);
+	read_back(shelf, 4);
+	end();
+}
 
 TEST(only_what_failed_is_lost,
      "A page that cannot be read is poisoned after the retries; those that came with it are not.")
