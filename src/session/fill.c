@@ -439,11 +439,24 @@ static bool is_own(const struct fill *fill, uint64_t addr)
 	return !fill->sparse || (fill->own[index / 64] >> index % 64 & 1);
 }
 
-/* What is still ours of what it fetched: the layout may have changed meanwhile. */
+/*
+ * What is still ours of what it fetched: the layout may have changed meanwhile. A page that is FILLING by another fill than the one that asks
+ * must not be taken for its own. What makes a page anything else than FILLING while it is fetched:
+ *
+ *	unmapped, and mapped again      another insert, with an id of its own
+ *	moved, there and back           space_move() gives the range another turn, since it makes the page MISSING
+ *	removed                         REMOVED, and DIRTY once it is touched: it is MISSING again only if its owner takes it out of
+ *	                                memory. An owner that does, and has UFFD_EVENT_REMOVE, calls session_settle() after the event
+ *	                                before it takes anything out. The pager has no such events, others take nothing out
+ *	cut in two, or a neighbour of   what is left keeps its id, its turn and its pages
+ *	something that is unmapped
+ *	forked                          the child has a space, and a session, of its own, where the page is MISSING
+ */
 static bool still_there(const struct fill *fill, uint64_t addr, struct space_range *range)
 {
 	return is_own(fill, addr) && space_find(fill->session->space, addr, range) && range->id == fill->range.id &&
-	       range->source == fill->range.source && offset_at(range, addr) == offset_at(&fill->range, addr) &&
+	       range->turn == fill->range.turn && range->source == fill->range.source &&
+	       offset_at(range, addr) == offset_at(&fill->range, addr) &&
 	       page_state(atomic_load(state_at(range, addr))) == SPACE_FILLING;
 }
 

@@ -13,7 +13,7 @@
 struct space {
 	struct space_tree tree;
 	struct space_states states;
-	uint64_t last_id;
+	uint64_t last_id, last_turn;
 };
 
 static struct space_range *range_at(const struct space *space, uint32_t index)
@@ -100,6 +100,7 @@ int space_insert(struct space *space, const struct space_range *range, uint64_t 
 	if (!block)
 		return -ENOMEM;
 	own.id = ++space->last_id;
+	own.turn = 0;
 	if (id)
 		*id = own.id;
 	space->tree.nodes[space_tree_add(&space->tree, &own)].block = block;
@@ -237,20 +238,26 @@ static bool can_go(const struct space *space, uint64_t from, uint64_t to, uint64
 	return true;
 }
 
-/* What somebody is about to do to a page is not done to it at its new place, and what was kept at hand was kept under the old one. */
-static void settle(const struct space_range *range)
+/*
+ * What somebody is about to do to a page is not done to it at its new place, and what was kept at hand was kept under the old one. True: there
+ * was a page that somebody fills.
+ */
+static bool settle(const struct space_range *range)
 {
 	const unsigned half_done = 1u << SPACE_FILLING | 1u << SPACE_LEAVING | 1u << SPACE_RESTING;
 	size_t count = pages_of(range);
+	bool filling = false;
 
 	for (size_t i = space_states_used(range->state, 0, count); i < count;
 	     i = space_states_used(range->state, i + 1, count)) {
 		uint8_t was = atomic_load(&range->state[i]);
 
+		filling |= (was & SPACE_STATE) == SPACE_FILLING;
 		while (half_done & 1u << (was & SPACE_STATE) &&
 		       !atomic_compare_exchange_weak(&range->state[i], &was, (uint8_t)(was & ~SPACE_STATE)))
 			;
 	}
+	return filling;
 }
 
 int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len)
@@ -268,7 +275,9 @@ int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len)
 	cut(space, from);
 	cut(space, from + len);
 	while ((index = next_before(space, from, from + len))) {
-		settle(range_at(space, index));
+		/* Filled anew, perhaps where it was before, its page is not the first filler's. */
+		if (settle(range_at(space, index)))
+			range_at(space, index)->turn = ++space->last_turn;
 		space_tree_shift(&space->tree, index, range_at(space, index)->start - from + to);
 	}
 	return 0;
@@ -310,6 +319,7 @@ int space_clone(struct space **child, const struct space *parent)
 	if (err)
 		return err;
 	space->last_id = parent->last_id;
+	space->last_turn = parent->last_turn;
 	err = space_tree_copy(&space->tree, &parent->tree);
 	while (!err && done < space->tree.count) {
 		err = inherit(space, &space->tree.nodes[done + 1]);

@@ -49,6 +49,7 @@ enum space_page {
 struct space_range {
 	uint64_t start, len;
 	uint64_t id;     /* of the insert that brought it: parts and moved parts keep it, and it is never used again */
+	uint64_t turn;   /* another one each time that it went while a page was FILLING */
 	void *source;    /* the caller's; NULL: its content is zeros */
 	uint64_t offset; /* of `start` in the source */
 	uint64_t unit;   /* bytes to a page of this range: a power of two, at least 4096 */
@@ -75,8 +76,9 @@ bool space_next(const struct space *space, uint64_t addr, struct space_range *ou
  * remove  pages become REMOVED, whatever they were, but for PINNED, which stays with the page. WAITED does not: the caller wakes all
  *         who may wait there
  * move    UFFD_EVENT_REMAP: ranges go to another address with their pages; what lay there ends, also where nothing comes to. A page
- *         that was FILLING, LEAVING or RESTING is MISSING afterwards, with its other bits as they were. -EINVAL: the two places
- *         overlap, or their distance is no multiple of the unit of a range that goes
+ *         that was FILLING, LEAVING or RESTING is MISSING afterwards, with its other bits as they were. A range that goes and in which
+ *         one was FILLING has another turn then: whoever filled it does not take it for his when it is FILLING again. -EINVAL: the two
+ *         places overlap, or their distance is no multiple of the unit of a range that goes
  *
  * -ENOMEM only where a range is cut, and more is left of it than one part.
  */

@@ -5,7 +5,7 @@
 #include "base/rawsys.h"
 #include "space/tree.h"
 
-#define FIRST_CAPACITY 48 /* a page */
+#define FIRST_CAPACITY 46 /* a page */
 #define MAX_CAPACITY   (1u << 31)
 
 static size_t bytes_of(uint32_t capacity)

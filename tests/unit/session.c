@@ -33,6 +33,7 @@ struct shelf {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	uint64_t held_from, held_to; /* reads that reach into this wait */
+	unsigned let;                /* but for the first so many */
 	uint64_t bad_from, bad_to;   /* and those that reach into this fail */
 	int bad_err;                 /* with this; 0: -EIO */
 	unsigned in_read, most;      /* at this moment; at once */
@@ -53,18 +54,19 @@ static bool reaches(uint64_t offset, size_t len, uint64_t from, uint64_t to)
 static int64_t shelf_read(void *state, void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause)
 {
 	struct shelf *shelf = state;
+	unsigned number;
 	bool bad;
 
 	(void)cause;
 	pthread_mutex_lock(&shelf->lock);
-	shelf->reads++;
+	number = ++shelf->reads;
 	shelf->in_read++;
 	if (shelf->most < shelf->in_read)
 		shelf->most = shelf->in_read;
 	if (shelf->longest < len)
 		shelf->longest = len;
 	pthread_cond_broadcast(&shelf->changed);
-	while (reaches(offset, len, shelf->held_from, shelf->held_to))
+	while (reaches(offset, len, shelf->held_from, shelf->held_to) && number > shelf->let)
 		pthread_cond_wait(&shelf->changed, &shelf->lock);
 	bad = reaches(offset, len, shelf->bad_from, shelf->bad_to);
 	shelf->in_read--;
@@ -1187,6 +1189,39 @@ TEST(moved_there_and_back, "So is one that has come back meanwhile: whoever asks
 	let_reads(shelf);
 	check_touched(actors[0]);
 	check_touched(actors[1]);
+	read_back(shelf, 2);
+	end();
+}
+
+TEST(moved_there_and_back_is_another_fetch,
+     "A fetch of a page that went and came back, and is fetched again, puts nothing in place: it may be out of date.")
+{
+	struct actor *actor, *again;
+	struct shelf *shelf;
+
+	begin();
+	shelf = map_as(64, true);
+	hold_reads(shelf, 0, 64);
+	actor = touch(page(2), READ);
+	wait_held(shelf, 1);
+	scripted_remap(uf, BASE, page(1024), 64 * page_size);
+	scripted_remap(uf, page(1024), BASE, 64 * page_size);
+	wait_applied();
+	again = touch(page(2), READ);
+	wait_held(shelf, 2);
+	CHECK_EQ(atomic_load(&owner.used), 2 * page_size);
+	pthread_mutex_lock(&shelf->lock);
+	shelf->let = 1;
+	pthread_cond_broadcast(&shelf->changed);
+	pthread_mutex_unlock(&shelf->lock);
+	/* The first ends: what it had room for is given back, or its page is there. */
+	while (atomic_load(&owner.used) == 2 * page_size && scripted_page(uf, page(2)) == SCRIPTED_MISSING)
+		sched_yield();
+	CHECK_EQ(scripted_page(uf, page(2)), SCRIPTED_MISSING);
+	CHECK_EQ(state_of(page(2)), SPACE_FILLING);
+	let_reads(shelf);
+	check_touched(actor);
+	check_touched(again);
 	read_back(shelf, 2);
 	end();
 }
