@@ -10,6 +10,11 @@ static inline void count(_Atomic uint64_t *counter)
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
+static inline void count_present(struct session *session, uint64_t bytes)
+{
+	atomic_fetch_add_explicit(&session->stats.present, bytes, memory_order_relaxed);
+}
+
 /*
  * A page's byte changes alone, but a futex is a word: who waits sleeps on the word that the byte lies in, and may be woken for one of its
  * neighbours.
@@ -107,6 +112,8 @@ static enum step bring_zeros(struct session *session, const struct space_range *
 	if (!err) {
 		err = fill_zero(session, range, addr);
 		count(&session->stats.faults);
+		if (!err)
+			count_present(session, range->unit);
 		session_release(session, state, err ? SPACE_REMOVED : SPACE_DIRTY, SPACE_ACTIVE, SPACE_AHEAD);
 	}
 	if (err)
@@ -139,6 +146,7 @@ static enum step bring_back(struct session *session, const struct space_range *r
 	if (to >= 0) {
 		count(&session->stats.faults);
 		count(&session->stats.refaults);
+		count_present(session, range->unit);
 	}
 	if (to == -ENOENT)
 		return STEP_AGAIN;

@@ -308,6 +308,7 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 		release_run(fill, from, known, open ? SPACE_DIRTY : SPACE_CLEAN, set);
 		/* What was there already may have been written to. */
 		release_run(fill, known, end, writable ? SPACE_DIRTY : SPACE_CLEAN, set);
+		add(&session->stats.present, end - from);
 		from = end;
 	}
 	if (from < to)

@@ -334,61 +334,26 @@ static int by_address(const void *a, const void *b)
 	return (int)y->write - (int)x->write;
 }
 
-/* Pages whose source brings them again: as if they had been mapped anew, so that what is on its way finds them changed. */
-static int renew(struct space *space, const struct space_range *range, uint64_t start, uint64_t end)
+/* What is there in [start, end) is no more. */
+static void discount(struct session *session, uint64_t start, uint64_t end)
 {
-	struct space_range fresh = *range;
-	int err;
-
-	if (start < range->start)
-		start = range->start;
-	if (end > range->start + range->len)
-		end = range->start + range->len;
-	fresh.offset = offset_at(range, start);
-	fresh.start = start;
-	fresh.len = end - start;
-	err = space_unmap(space, start, fresh.len);
-	return err ? err : space_insert(space, &fresh, NULL);
+	atomic_fetch_sub_explicit(&session->stats.present, space_present(session->space, start, end),
+	                          memory_order_relaxed);
 }
 
-static int remove_pages(struct space *space, uint64_t start, uint64_t end)
-{
-	struct space_range range;
-	int err = 0;
-
-	for (uint64_t at = start; !err && at < end && space_next(space, at, &range) && range.start < end;
-	     at = range.start + range.len) {
-		uint64_t from = range.start > start ? range.start : start;
-		uint64_t to = range.start + range.len < end ? range.start + range.len : end;
-
-		if (range.source && source_of(&range)->comes_again)
-			err = renew(space, &range, from, to);
-		else
-			err = space_remove(space, from, to - from);
-	}
-	return err;
-}
-
-int session_apply(struct space *space, const struct uffd_msg *msg)
-{
-	switch (msg->event) {
-	case UFFD_EVENT_REMOVE:
-		return remove_pages(space, msg->arg.remove.start, msg->arg.remove.end);
-	case UFFD_EVENT_UNMAP:
-		return space_unmap(space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
-	case UFFD_EVENT_REMAP:
-		return space_move(space, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
-	default:
-		return 0;
-	}
-}
-
-/* Nobody is inside the gate. */
+/* Nobody is inside the gate. What an event tells must not be forgotten: pages would come back that the program gave up. */
 static void apply_event(struct session *session, const struct uffd_msg *msg)
 {
-	session_apply(session->space, msg);
+	if (msg->event == UFFD_EVENT_REMOVE || msg->event == UFFD_EVENT_UNMAP)
+		discount(session, msg->arg.remove.start, msg->arg.remove.end);
+	if (msg->event == UFFD_EVENT_REMAP)
+		discount(session, msg->arg.remap.to, msg->arg.remap.to + msg->arg.remap.len);
+	while (session_apply(session->space, msg) == -ENOMEM)
+		raw_syscall3(SYS_sched_yield, 0, 0, 0);
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
+	/* A page that was on its way may not be any more: who waits for it is looked at again. */
+	session_ring(session);
 }
 
 /* The end of the run of pages, one after the other, that begins with this fault and is touched in the same way. */

@@ -81,8 +81,8 @@ struct session_ops {
 	 */
 	bool (*failed)(void *arg, const struct space_range *range, uint64_t addr, int err);
 	/*
-	 * A layout event, already applied to the space, with the gate closed; after UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be
-	 * NULL.
+	 * A layout event, already applied to the space, with the gate closed, and stats.present is less by what it has ended; after
+	 * UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be NULL.
 	 */
 	void (*event)(void *arg, const struct uffd_msg *msg);
 	/* In place of uf_read(), for an owner who has to note events before they take effect. With the gate closed. May be NULL. */
@@ -91,8 +91,16 @@ struct session_ops {
 	void (*ring)(void *arg);
 };
 
-/* Counted by whoever does it; read by anybody. */
+/*
+ * Counted by whoever does it; read by anybody.
+ *
+ * present: bytes of pages that were put in place and are there still, as far as the session knows: layout events take out what they end, and
+ * an owner that takes pages out subtracts them itself (the pager does not: its budget tells). It cannot know of pages that were swapped
+ * out, which count, nor of those that the program gave back without an event, by MADV_FREE or where UFFD_EVENT_REMOVE was
+ * not asked for; pages that came without it count neither, nor does a unit of which only a part has come.
+ */
 struct session_stats {
+	_Atomic uint64_t present;
 	_Atomic uint64_t faults, write_faults, refaults, read, ahead, waits, poisoned;
 	_Atomic uint64_t latency_sum, latency_max;
 	_Atomic uint64_t latency[HIST_BUCKETS];
@@ -181,12 +189,19 @@ void session_close(struct session *session);
  */
 int session_turn(struct session *session, bool messages);
 
-/* What a layout event does to a space: the part of it that makes no difference between now and a record of what was. 0 or -ENOMEM. */
+/*
+ * session_apply - what a layout event does to a space of which every range has a source (layout.c)
+ *
+ * The same now, and from a record of what was. 0, or -ENOMEM: perhaps done in part, to be tried again.
+ */
 int session_apply(struct space *space, const struct uffd_msg *msg);
 
 /* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
 signal_mask session_change_begin(struct session *session);
 void session_change_end(struct session *session, signal_mask before);
+
+/* Counts stats.present anew, for an owner that has set states: of a fork's child, say. Between begin and end of a change. */
+void session_count_present(struct session *session);
 
 /* Inside and out; between the two no wait. */
 signal_mask session_enter(struct session *session);

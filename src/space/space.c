@@ -335,6 +335,37 @@ int space_clone(struct space **child, const struct space *parent)
 	return 0;
 }
 
+static uint64_t present_in(const struct space_range *range, uint64_t start, uint64_t end)
+{
+	size_t from = start > range->start ? (size_t)((start - range->start) / range->unit) : 0;
+	uint64_t until = end < space_range_end(range) ? end - range->start : range->len, bytes = 0;
+	size_t count = (size_t)((until + range->unit - 1) / range->unit);
+
+	for (size_t i = space_states_used(range->state, from, count); i < count;
+	     i = space_states_used(range->state, i + 1, count)) {
+		unsigned page = atomic_load_explicit(&range->state[i], memory_order_relaxed) & SPACE_STATE;
+		uint64_t at = range->start + i * range->unit, to = at + range->unit;
+
+		if (page == SPACE_CLEAN || page == SPACE_DIRTY)
+			bytes += (to < end ? to : end) - (at > start ? at : start);
+	}
+	return bytes;
+}
+
+uint64_t space_present(const struct space *space, uint64_t start, uint64_t end)
+{
+	uint64_t bytes = 0;
+	uint32_t index;
+
+	while (start < end && (index = next_before(space, start, end))) {
+		const struct space_range *range = range_at(space, index);
+
+		bytes += present_in(range, start, end);
+		start = space_range_end(range);
+	}
+	return bytes;
+}
+
 size_t space_ranges(const struct space *space)
 {
 	return space->tree.count;

@@ -93,6 +93,9 @@ int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len);
  */
 int space_clone(struct space **child, const struct space *parent);
 
+/* Bytes of [start, end) that are CLEAN or DIRTY. What nobody has ever touched is passed over quickly. */
+uint64_t space_present(const struct space *space, uint64_t start, uint64_t end);
+
 size_t space_ranges(const struct space *space);
 
 /* Bytes of memory that it takes, states included. */

@@ -353,9 +353,19 @@ static void check_room(void)
 	session_change_end(&session, before);
 }
 
+/* What is counted as present is what the space says. */
+static void check_present(void)
+{
+	signal_mask before = session_change_begin(&session);
+
+	CHECK_EQ(atomic_load(&session.stats.present), space_present(session.space, 0, UINT64_MAX));
+	session_change_end(&session, before);
+}
+
 static void end(void)
 {
 	session_settle(&session);
+	check_present();
 	CHECK_EQ(scripted_unused(uf), 0);
 	CHECK_EQ(scripted_sleepers(uf), 0);
 	if (!atomic_load(&owner.events))
@@ -1190,6 +1200,44 @@ TEST(moved_there_and_back, "So is one that has come back meanwhile: whoever asks
 	check_touched(actors[0]);
 	check_touched(actors[1]);
 	read_back(shelf, 2);
+	end();
+}
+
+/* With the gate closed nobody is half through. */
+static uint64_t present(void)
+{
+	signal_mask before = session_change_begin(&session);
+	uint64_t bytes = atomic_load(&session.stats.present);
+
+	session_change_end(&session, before);
+	return bytes;
+}
+
+TEST(present_pages_are_counted,
+     "The count of what is present follows pages that come, and those that layout events take.")
+{
+	struct shelf *shelf;
+
+	begin();
+	shelf = map_as(64, true);
+	for (size_t i = 0; i < 16; i++)
+		read_back(shelf, i);
+	session_settle(&session);
+	CHECK_EQ(present(), 16 * page_size);
+	scripted_remove(uf, page(2), 4 * page_size);
+	wait_applied();
+	CHECK_EQ(present(), 12 * page_size);
+	CHECK_EQ(scripted_touch(uf, page(3), READ), 0);
+	CHECK_EQ(present(), 13 * page_size);
+	scripted_remap(uf, page(8), page(1024), 8 * page_size);
+	wait_applied();
+	CHECK_EQ(present(), 13 * page_size);
+	scripted_remap(uf, page(24), page(1024), 8 * page_size);
+	wait_applied();
+	CHECK_EQ(present(), 5 * page_size);
+	scripted_unmap(uf, BASE, 3 * page_size);
+	wait_applied();
+	CHECK_EQ(present(), 3 * page_size);
 	end();
 }
 
