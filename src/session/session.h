@@ -11,6 +11,9 @@
  * nothing of the page is in memory then. LEAVING is short, unless its owner says otherwise, and the page may be in memory, and
  * be written to. So a page that can be written is LEAVING or DIRTY, and what was written before a moment is DIRTY, RESTING or LEAVING then.
  *
+ * A range's unit may be larger than the memory's page. Where a layout event cuts through a unit it becomes pages (space_refine()), so that what was
+ * removed stays so. Faults inline are for memory that has no layout events: who waits inline sleeps on a state that must stay where it is.
+ *
  * Faults come from uf_read(), or from a handler on the faulting thread, for which session_fault() is async-signal-safe. What that cannot
  * do at once it posts to the loop, and waits. The loop runs on threads of the session's own, or its owner drives it: session_turn().
  *

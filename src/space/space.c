@@ -224,20 +224,6 @@ int space_remove(struct space *space, uint64_t start, uint64_t len)
 	return 0;
 }
 
-/* All units in it divide the way that the ranges go. */
-static bool can_go(const struct space *space, uint64_t from, uint64_t to, uint64_t len)
-{
-	uint64_t addr = from;
-	uint32_t index;
-
-	while (addr < from + len && (index = next_before(space, addr, from + len))) {
-		if ((to - from) % range_at(space, index)->unit)
-			return false;
-		addr = space_range_end(range_at(space, index));
-	}
-	return true;
-}
-
 /*
  * What somebody is about to do to a page is not done to it at its new place, and what was kept at hand was kept under the old one. True: there
  * was a page that somebody fills.
@@ -258,6 +244,73 @@ static bool settle(const struct space_range *range)
 			;
 	}
 	return filling;
+}
+
+/* All of the range, whose unit is larger. There is a block for it, with room for its states. */
+static void refine_range(struct space *space, uint32_t index, uint64_t unit, struct space_block *block,
+                         _Atomic uint8_t *state)
+{
+	struct space_node *node = &space->tree.nodes[index];
+	struct space_range was = node->range;
+	uint64_t parts = was.unit / unit;
+
+	settle(&was);
+	for (size_t i = 0; i < pages_of(&was); i++)
+		for (uint64_t part = 0; part < parts; part++)
+			atomic_store_explicit(&state[i * parts + part],
+			                      atomic_load_explicit(&was.state[i], memory_order_relaxed),
+			                      memory_order_relaxed);
+	space_states_drop(&space->states, node->block, was.state, pages_of(&was));
+	node->block = block;
+	node->range.state = state;
+	node->range.unit = unit;
+	node->range.turn = ++space->last_turn;
+}
+
+int space_refine(struct space *space, uint64_t start, uint64_t len, uint64_t unit)
+{
+	uint64_t end = start + len;
+	uint32_t index;
+
+	if (!is_area(start, len) || unit < UNIT_MIN || (unit & (unit - 1)))
+		return -EINVAL;
+	while (start < end && (index = next_before(space, start, end))) {
+		struct space_range range = *range_at(space, index);
+		uint64_t from = start > range.start ? start & ~(range.unit - 1) : range.start;
+		uint64_t limit = space_range_end(&range), to = (end + range.unit - 1) & ~(range.unit - 1);
+		struct space_block *block;
+		_Atomic uint8_t *state;
+
+		start = limit;
+		if (range.unit <= unit)
+			continue;
+		/* At the top of the address space the end is rounded to 0. */
+		if (to > limit || to < from)
+			to = limit;
+		if (space_tree_reserve(&space->tree, 2))
+			return -ENOMEM;
+		block = space_states_new(&space->states, (size_t)((to - from) / unit), &state);
+		if (!block)
+			return -ENOMEM;
+		cut(space, from);
+		cut(space, to);
+		refine_range(space, space_tree_next(&space->tree, from), unit, block, state);
+	}
+	return 0;
+}
+
+/* All units in it divide the way that the ranges go. */
+static bool can_go(const struct space *space, uint64_t from, uint64_t to, uint64_t len)
+{
+	uint64_t addr = from;
+	uint32_t index;
+
+	while (addr < from + len && (index = next_before(space, addr, from + len))) {
+		if ((to - from) % range_at(space, index)->unit)
+			return false;
+		addr = space_range_end(range_at(space, index));
+	}
+	return true;
 }
 
 int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len)

@@ -87,6 +87,12 @@ int space_remove(struct space *space, uint64_t start, uint64_t len);
 int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len);
 
 /*
+ * Units of more than `unit` bytes that reach into the area become several of `unit` bytes, so that it can be cut there. Each is what all of it
+ * was, but MISSING where that was FILLING, LEAVING or RESTING, with another turn. -ENOMEM: some are, some are not yet.
+ */
+int space_refine(struct space *space, uint64_t start, uint64_t len, uint64_t unit);
+
+/*
  * UFFD_EVENT_FORK: the child's space, with the same ranges and ids. Its pages are as the parent's are, but those that were FILLING or
  * LEAVING are MISSING in it, and none is WAITED. Nothing that happens to one changes the other. Ids of later inserts are each space's own.
  * -ENOMEM: there is no child.

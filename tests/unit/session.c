@@ -1203,6 +1203,51 @@ TEST(moved_there_and_back, "So is one that has come back meanwhile: whoever asks
 	end();
 }
 
+static void check_page(const struct shelf *shelf, uint64_t addr, size_t from, bool zero)
+{
+	CHECK_EQ(scripted_touch(uf, addr, READ), 0);
+	check_byte(addr, zero ? 0 : content(shelf, from * page_size));
+}
+
+TEST(events_cut_large_units,
+     "A layout event may begin and end within a unit: what it speaks of is what it says, and the rest as before.")
+{
+	struct shelf *shelf = new_shelf(1, 64, false);
+	struct session_source *source = new_source(shelf);
+	struct actor *actor;
+
+	begin();
+	source->advice = UF_PAGER_RANDOM;
+	insert(BASE, 64, source, 0, 4 * page_size);
+	check_page(shelf, page(0), 0, false);
+	/* In memory; still missing; on its way. */
+	hold_reads(shelf, 8, 12);
+	actor = touch(page(8), READ);
+	wait_held(shelf, 1);
+	scripted_remove(uf, page(1), page_size);
+	scripted_remove(uf, page(5), 2 * page_size);
+	scripted_remove(uf, page(9), page_size);
+	wait_applied();
+	let_reads(shelf);
+	check_touched(actor);
+	for (size_t i = 0; i < 12; i++)
+		check_page(shelf, page(i), i, i == 1 || i == 5 || i == 6 || i == 9);
+	/* By no multiple of the unit, from the middle of one to the middle of another. */
+	scripted_remap(uf, page(14), page(33), 8 * page_size);
+	scripted_unmap(uf, page(25), page_size);
+	wait_applied();
+	for (size_t i = 0; i < 8; i++)
+		check_page(shelf, page(33 + i), 14 + i, false);
+	check_page(shelf, page(13), 13, false);
+	check_page(shelf, page(22), 22, false);
+	check_page(shelf, page(24), 24, false);
+	check_page(shelf, page(26), 26, false);
+	check_page(shelf, page(32), 32, false);
+	check_page(shelf, page(41), 41, false);
+	check_page(shelf, page(63), 63, false);
+	end();
+}
+
 /* With the gate closed nobody is half through. */
 static uint64_t present(void)
 {
