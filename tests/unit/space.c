@@ -308,6 +308,54 @@ TEST(moved_pages_keep_their_states,
 	space_free(space);
 }
 
+TEST(refined_units_become_pages, "Units that reach into the area become pages, each as all of it was, but MISSING if "
+                                 "somebody worked on it; the rest stays.")
+{
+	const unsigned begin_again = 1u << SPACE_FILLING | 1u << SPACE_LEAVING | 1u << SPACE_RESTING;
+	struct space *space = new_space();
+	uint64_t unit = 16 * PAGE, id = insert_unit(space, 0, 258 * unit, unit), turn = find(space, 0).turn;
+	struct space_range range;
+
+	for (unsigned i = 0; i < 258; i++)
+		*state_at(space, i * unit) = (uint8_t)(255 - i);
+	CHECK_EQ(space_refine(space, unit + PAGE, 254 * unit, PAGE), 0);
+	CHECK_EQ(space_ranges(space), 3);
+	range = find(space, 0);
+	CHECK(range.len == unit && range.unit == unit && range.turn == turn && range.state[0] == 255);
+	range = find(space, unit);
+	CHECK(range.start == unit && range.len == 255 * unit && range.unit == PAGE && range.id == id);
+	CHECK(range.offset == unit && range.source == &source && range.turn != turn);
+	for (unsigned i = 0; i < 255 * 16; i++)
+		CHECK_EQ(range.state[i], settled(254 - i / 16, begin_again));
+	range = find(space, 256 * unit);
+	CHECK(range.len == 2 * unit && range.unit == unit && range.turn == turn && range.state[0] == 255);
+	CHECK_EQ(space_remove(space, 2 * unit + PAGE, PAGE), 0);
+	CHECK_EQ(*state_at(space, 2 * unit) & SPACE_STATE, SPACE_MISSING);
+	CHECK_EQ(*state_at(space, 2 * unit + PAGE) & SPACE_STATE, SPACE_REMOVED);
+	CHECK_EQ(*state_at(space, 2 * unit + 2 * PAGE) & SPACE_STATE, SPACE_MISSING);
+	CHECK_EQ(space_refine(space, 0, 258 * unit, PAGE / 2), -EINVAL);
+	CHECK_EQ(space_refine(space, unit, unit, PAGE), 0);
+	CHECK_EQ(space_ranges(space), 3);
+	space_free(space);
+}
+
+TEST(present_bytes_are_counted, "What is CLEAN or DIRTY is present, as far as it lies in the area.")
+{
+	struct space *space = new_space();
+
+	insert(space, 0, 64);
+	insert_unit(space, 64 * PAGE, 64 * PAGE, 4 * PAGE);
+	for (unsigned i = 0; i < 64; i++)
+		*state_at(space, i * PAGE) = (uint8_t)(i % 8);
+	*state_at(space, 64 * PAGE) = SPACE_DIRTY;
+	*state_at(space, 68 * PAGE) = SPACE_CLEAN | SPACE_ACTIVE;
+	CHECK_EQ(space_present(space, 0, UINT64_MAX), (16 + 8) * PAGE);
+	CHECK_EQ(space_present(space, 3 * PAGE, 66 * PAGE), (15 + 2) * PAGE);
+	CHECK_EQ(space_present(space, 66 * PAGE, 69 * PAGE), 3 * PAGE);
+	CHECK_EQ(space_present(space, 72 * PAGE, 90 * PAGE), 0);
+	space_free(space);
+}
+
 TEST(move_ends_what_lay_there, "What lay at the destination ends, also where nothing comes to.")
 {
 	struct space *space = new_space();
