@@ -403,13 +403,20 @@ static void list(struct client *client)
 	pthread_mutex_unlock(&thread->lock);
 }
 
-int client_open(struct client **out, struct thread *thread, unsigned index)
+int client_open(struct thread *thread, unsigned index)
 {
 	struct journal_client *record = &thread->worker->journal->client[index];
-	struct client *client = aligned_alloc(64, (sizeof(*client) + 63) & ~(size_t)63);
+	bool served = atomic_load(&record->state) == JOURNAL_SERVED;
+	struct client *client;
 	char cause[128] = "no memory";
-	int connection = atomic_load(&record->connection), err = -ENOMEM;
+	int connection = atomic_load(&record->connection), err;
 
+	/* A worker before this one was about to free it. */
+	if (served && atomic_load(&record->object) < 0) {
+		journal_release(record);
+		return 0;
+	}
+	client = aligned_alloc(64, (sizeof(*client) + 63) & ~(size_t)63);
 	if (!client)
 		return -ENOMEM;
 	*client = (struct client){.thread = thread, .index = index, .record = record};
@@ -421,11 +428,13 @@ int client_open(struct client **out, struct thread *thread, unsigned index)
 	if (!err && connection >= 0)
 		err = watch(client, connection, true);
 	list(client);
-	if (!err && atomic_load(&record->state) == JOURNAL_SERVED)
+	if (!err && served)
 		err = client_serve(client, cause, sizeof(cause));
+	/* What it said to a worker before this one may have been received and not understood. */
 	if (err)
 		client_end(client, cause);
-	*out = client;
+	else if (client->stage != CLIENT_ATTACHING)
+		client_converse(client);
 	return 0;
 }
 

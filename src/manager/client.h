@@ -62,8 +62,8 @@ struct client {
 	_Atomic uint64_t events[STATUS_EVENTS];
 };
 
-/* Makes it and puts it on its thread's list. 0; or -errno, and the record is free. */
-int client_open(struct client **out, struct thread *thread, unsigned index);
+/* Makes it and puts it on its thread's list. 0, also when there is nothing left to be done for it; -ENOMEM. */
+int client_open(struct thread *thread, unsigned index);
 
 /* Its object has messages; or (`messages` false) something is to be looked at. */
 void client_turn(struct client *client, bool messages);

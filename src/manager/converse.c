@@ -181,22 +181,28 @@ static void understand(struct client *client)
 	}
 }
 
+static void take_descriptor(struct client *client)
+{
+	unsigned count = book_take_fd(&client->book, &client->record->object);
+
+	if (count > 1)
+		say(LOG_WARNING, "client %llu sent %u descriptors at once: one is of use",
+		    (unsigned long long)client->record->id, count);
+}
+
 void client_converse(struct client *client)
 {
 	int connection = atomic_load(&client->record->connection);
 
 	/* What a worker before this one has received. */
+	take_descriptor(client);
 	understand(client);
 	for (int i = 0; i < RECEIVES && client->stage != CLIENT_OVER && connection >= 0; i++) {
 		ssize_t n = book_receive(&client->book, connection);
-		unsigned fds;
 
 		if (n == -EAGAIN || n == -EINTR)
 			return;
-		fds = book_take_fd(&client->book, &client->record->object);
-		if (fds > 1)
-			say(LOG_WARNING, "client %llu sent %u descriptors at once: one is of use",
-			    (unsigned long long)client->record->id, fds);
+		take_descriptor(client);
 		understand(client);
 		if (n == -ENOBUFS) {
 			refuse(client, "the message is too long");

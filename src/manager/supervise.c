@@ -31,7 +31,10 @@
 #include "manager/sockets.h"
 #include "manager/worker.h"
 
-/* A worker that lived shorter than this, ns, is followed by one after a pause, which doubles up to a limit, ms. */
+/*
+ * A worker that failed within this time, ns, is followed by the next after a pause, which doubles up to a limit, ms. Who was killed from outside
+ * has not failed.
+ */
 #define SHORT_LIFE 1000000000u
 #define PAUSE_MAX  1000
 
@@ -142,7 +145,7 @@ static bool follow_up(struct supervisor *supervisor, int status)
 		return false;
 	}
 	say_how(status);
-	if (now_ns() - supervisor->born >= SHORT_LIFE)
+	if (now_ns() - supervisor->born >= SHORT_LIFE || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
 		supervisor->pause_ms = 0;
 	else if (!supervisor->pause_ms)
 		supervisor->pause_ms = 1;

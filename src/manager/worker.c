@@ -143,13 +143,12 @@ static void meet(struct thread *thread)
 		struct journal_client *record = &journal->client[i];
 		/* Acquire: what the record says is true then. */
 		uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
-		struct client *client;
 
 		if ((state != JOURNAL_MET && state != JOURNAL_SERVED) || !atomic_load(&record->born) ||
 		    thread->known[i / journal->threads] == record->id)
 			continue;
 		thread->known[i / journal->threads] = record->id;
-		if (client_open(&client, thread, i))
+		if (client_open(thread, i))
 			say(LOG_ERROR, "client %llu: no memory", (unsigned long long)record->id);
 	}
 }

@@ -62,8 +62,8 @@ static int remove_pages(struct space *space, uint64_t start, uint64_t len)
 		uint64_t from = range.start > start ? range.start : start;
 		uint64_t to = range.start + range.len < end ? range.start + range.len : end;
 
-		err = source_of(&range)->comes_again ? renew(space, &range, from, to - from) :
-		                                       space_remove(space, from, to - from);
+		err = source_of(&range)->comes_again ? renew(space, &range, from, to - from)
+		                                     : space_remove(space, from, to - from);
 		at = to;
 		if (at >= end)
 			break;

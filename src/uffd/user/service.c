@@ -43,7 +43,7 @@ int user_service_name(struct user_object *object)
 	struct sockaddr_un name = {.sun_family = AF_UNIX};
 	uint64_t random;
 
-	if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
+	if (raw_syscall3(SYS_getrandom, (long)&random, sizeof(random), 0) != (long)sizeof(random))
 		return -EIO;
 	snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, SERVICE_NAME "%016llx/%016llx",
 	         (unsigned long long)random, (unsigned long long)(atomic_load(&object->features) & ~USER_ENABLED));
@@ -104,7 +104,7 @@ static void close_client(struct service *service, size_t i)
 {
 	user_own_close(service->clients[i].socket);
 	user_own_close(service->clients[i].life);
-	munmap((void *)service->clients[i].staging, STAGING_SIZE);
+	raw_munmap((uint64_t)(uintptr_t)service->clients[i].staging, STAGING_SIZE);
 	service->count--;
 	service->clients[i] = service->clients[service->count];
 	service->fds[1 + i] = service->fds[1 + service->count];
@@ -167,7 +167,7 @@ static void attach(struct service *service, int socket, int memfd, int life)
 	if (answer.err) {
 		user_pass(socket, &answer, sizeof(answer), NULL, 0);
 		if (staging)
-			munmap((void *)staging, STAGING_SIZE);
+			raw_munmap((uint64_t)(uintptr_t)staging, STAGING_SIZE);
 		raw_close(socket);
 		raw_close(life);
 		return;
@@ -277,7 +277,7 @@ static void *run(void *arg)
 	user_object_end(service->object);
 	service->object->service = NULL;
 	user_object_release(service->object);
-	munmap(service, sizeof(*service));
+	raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
 	return NULL;
 }
 
@@ -289,7 +289,7 @@ void user_service_forget(struct user_object *object)
 	while (service && service->count)
 		close_client(service, service->count - 1);
 	if (service)
-		munmap(service, sizeof(*service));
+		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
 	object->service = NULL;
 }
 
@@ -312,7 +312,7 @@ static int start(struct user_object *object)
 	restore_signals(before);
 	if (err) {
 		user_object_release(object);
-		munmap(service, sizeof(*service));
+		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
 		return err;
 	}
 	pthread_detach(thread);

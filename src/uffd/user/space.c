@@ -553,8 +553,13 @@ void user_space_mend(struct user_range *range, uint64_t addr)
 
 bool user_space_reaches(uint64_t start, uint64_t end)
 {
-	return start < atomic_load_explicit(&space.high, memory_order_relaxed) &&
-	       end > atomic_load_explicit(&space.low, memory_order_relaxed);
+	uint32_t holder;
+
+	if (start >= atomic_load_explicit(&space.high, memory_order_relaxed) ||
+	    end <= atomic_load_explicit(&space.low, memory_order_relaxed))
+		return false;
+	holder = user_space_holder();
+	return !holder || holder != (uint32_t)raw_gettid();
 }
 
 int user_space_each(uint64_t start, uint64_t end, int (*visit)(struct user_range *range, void *arg), void *arg)

@@ -106,7 +106,10 @@ void user_space_move(uint64_t from, size_t len, uint64_t to);
 void user_space_release(struct user_range *range);
 int user_space_repeat(const struct user_range *range, uint64_t start);
 
-/* Whether something registered may lie in [start, end): as it was when the lock was released last, so needs no lock. */
+/*
+ * Whether something registered may lie in [start, end): as it was when the lock was released last, so needs no lock. Never for the holder of the
+ * lock: what it maps and passes to the kernel is the engine's own, also where its calls come through the wrappers of src/preload.
+ */
 bool user_space_reaches(uint64_t start, uint64_t end);
 
 #endif
