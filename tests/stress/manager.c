@@ -418,8 +418,9 @@ static pid_t start_manager(const struct settings *settings, const char *folder)
 
 static pid_t start_client(const struct settings *settings, const char *folder, unsigned number, int out)
 {
-	char seed[32], *argv[32] = {0};
+	char self[4096] = {0}, client_option[] = "--client", seed[32], *argv[32] = {0};
 	int n = 0;
+	ssize_t len;
 	pid_t pid = fork();
 
 	must(pid >= 0, "fork");
@@ -428,17 +429,14 @@ static pid_t start_client(const struct settings *settings, const char *folder, u
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	dup2(out, STDOUT_FILENO);
 	snprintf(seed, sizeof(seed), "%llu", (unsigned long long)(settings->seed + number));
+	/* A launcher is another program: it needs the path. */
+	len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	must(len > 0, "readlink");
 	for (int i = 0; i < settings->launcher_len && n < 24; i++)
 		argv[n++] = settings->launcher[i];
-	argv[n++] = "/proc/self/exe";
-	/* The launcher is another program: it needs the path. */
-	static char self[4096];
-	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	must(len > 0, "readlink");
-	self[len] = '\0';
-	argv[n - 1] = self;
-	argv[n++] = "--client";
-	argv[n++] = (char *)folder;
+	argv[n++] = self;
+	argv[n++] = client_option;
+	argv[n++] = (char *)(uintptr_t)folder;
 	argv[n++] = seed;
 	execvp(argv[0], argv);
 	fail(argv[0]);
