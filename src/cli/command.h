@@ -11,8 +11,11 @@
 enum { EXIT_USAGE = 2 };
 
 int cmd_probe(int argc, char **argv);
+int cmd_report(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_serve(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 
 /* "userfault: <message>" on the standard error. Return 1 and EXIT_USAGE, to be returned in turn. */
 int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -13,6 +13,7 @@ static const struct command {
 	const char *description;
 } commands[] = {
 	{"probe", cmd_probe, "tell what this kernel offers to this process, and why not more"},
+	{"report", cmd_report, "make a page of what was recorded about clients"},
 	{"run", cmd_run, "run a program with a userfaultfd that works"},
 	{"serve", cmd_serve, "serve the page faults of other processes"},
 	{"help", cmd_help, "list the commands"},

@@ -9,7 +9,7 @@
 #include <jansson.h>
 
 #include "manager/status.h"
-#include "manager/utf8.h"
+#include "base/utf8.h"
 
 /* What of a structure is under which key: one table for both directions, so that they cannot differ. */
 struct field {

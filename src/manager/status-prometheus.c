@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "manager/status.h"
-#include "manager/utf8.h"
+#include "base/utf8.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

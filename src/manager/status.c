@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "manager/status.h"
-#include "manager/utf8.h"
+#include "base/utf8.h"
 
 /* Room for one more of `size` bytes, zeroed. The room doubles whenever it is full, which a power of two tells. */
 static void *add(void **items, size_t *count, size_t size)

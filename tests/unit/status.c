@@ -9,7 +9,7 @@
 
 #include "manager/paths.h"
 #include "manager/status.h"
-#include "manager/utf8.h"
+#include "base/utf8.h"
 #include "support/numbers.h"
 #include "support/test.h"
 

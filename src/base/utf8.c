@@ -2,7 +2,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "manager/utf8.h"
+#include "base/utf8.h"
 
 /* The smallest value that may be written with so many bytes: anything less is another way to write a shorter one. */
 static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* utf8.h - names come from anybody; what people and programs are shown is UTF-8 */
-#ifndef MANAGER_UTF8_H
-#define MANAGER_UTF8_H
+#ifndef BASE_UTF8_H
+#define BASE_UTF8_H
 
 #include <stddef.h>
 
