@@ -12,9 +12,9 @@
 const char *analysis_kind_name(unsigned kind)
 {
 	static const char *const names[ANALYSIS_KINDS] = {
-		[RECORDING_READ] = "read",     [RECORDING_WRITE] = "write",   [RECORDING_PREFETCH] = "brought ahead",
-		[RECORDING_MAP] = "mapped",    [RECORDING_REMOVE] = "removed", [RECORDING_REMAP] = "moved",
-		[RECORDING_UNMAP] = "unmapped", [RECORDING_FORK] = "forked",  [RECORDING_POISON] = "poisoned",
+		[RECORDING_READ] = "read",      [RECORDING_WRITE] = "write",    [RECORDING_PREFETCH] = "brought ahead",
+		[RECORDING_MAP] = "mapped",     [RECORDING_REMOVE] = "removed", [RECORDING_REMAP] = "moved",
+		[RECORDING_UNMAP] = "unmapped", [RECORDING_FORK] = "forked",    [RECORDING_POISON] = "poisoned",
 		[RECORDING_END] = "end",
 	};
 
@@ -51,6 +51,7 @@ static void find_duration(struct analysis *analysis)
 	for (size_t i = 0; i < analysis->data->count; i++)
 		if (end_of(&analysis->data->events[i]) > last)
 			last = end_of(&analysis->data->events[i]);
+	analysis->span = last;
 	analysis->duration = (double)last * 1e-9;
 }
 

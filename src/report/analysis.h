@@ -22,10 +22,10 @@
 /* A part of the address space in which something was recorded, or which was a region: without a large gap. */
 struct analysis_extent {
 	uint64_t from, to;
-	uint64_t offset;   /* of `from` in the store, RECORDING_NOWHERE: not known */
-	uint64_t faults;   /* in it */
-	uint64_t pages;    /* of it, that faulted at least once */
-	uint64_t ahead;    /* bytes brought ahead */
+	uint64_t offset; /* of `from` in the store, RECORDING_NOWHERE: not known */
+	uint64_t faults; /* in it */
+	uint64_t pages;  /* of it, that faulted at least once */
+	uint64_t ahead;  /* bytes brought ahead */
 	unsigned row_from, row_count;
 };
 
@@ -33,7 +33,8 @@ enum analysis_layer { LAYER_FAULTS, LAYER_SLOWEST, LAYER_AHEAD, LAYER_GONE, LAYE
 
 struct analysis {
 	const struct recording_data *data;
-	double duration; /* seconds, until the last event was done with; at least 1 ms */
+	uint64_t span;                   /* ns, until the last event was done with; at least 1 ms */
+	double duration;                 /* the same in seconds */
 	uint64_t counts[ANALYSIS_KINDS]; /* events by kind; 0: of unknown kinds */
 	uint64_t faults;                 /* reads and writes */
 	uint64_t pages;                  /* that faulted at least once: with the order of the faults, the working set */
@@ -54,7 +55,8 @@ struct analysis {
 	size_t extent_count;
 	struct report_row *rows;
 	size_t row_count;
-	double *layers[LAYER_COUNT]; /* row_count * ANALYSIS_BINS: faults; the slowest, seconds; bytes ahead; bytes removed or unmapped */
+	double *layers
+		[LAYER_COUNT]; /* row_count * ANALYSIS_BINS: faults; the slowest, seconds; bytes ahead; bytes removed or unmapped */
 };
 
 /* 0, or -ENOMEM. `data` stays the caller's and must outlive the analysis; analysis_free() in either case. */

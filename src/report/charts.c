@@ -8,8 +8,8 @@
 static const char *unit_name(enum report_unit unit)
 {
 	static const char *const names[REPORT_UNITS] = {
-		[REPORT_COUNT] = "count", [REPORT_RATE] = "rate",
-		[REPORT_SECONDS] = "seconds", [REPORT_BYTES] = "bytes",
+		[REPORT_COUNT] = "count",           [REPORT_RATE] = "rate",
+		[REPORT_SECONDS] = "seconds",       [REPORT_BYTES] = "bytes",
 		[REPORT_BYTES_RATE] = "bytes-rate",
 	};
 
@@ -30,7 +30,9 @@ static void begin_chart(struct report *report, const char *kind, const char *tit
 	write_html(file, title);
 	fputs("</figcaption>\n", file);
 	write_paragraph(file, "caption", text);
-	fprintf(file, "<div class=\"controls\"></div><div class=\"plot\"><canvas class=\"%s\" role=\"img\" aria-label=\"", kind);
+	fprintf(file,
+	        "<div class=\"controls\"></div><div class=\"plot\"><canvas class=\"%s\" role=\"img\" aria-label=\"",
+	        kind);
 	write_html(file, title);
 	fprintf(file,
 	        "\"></canvas></div><div class=\"legend\"></div>\n<script type=\"application/json\" id=\"chart-%u\">"
@@ -96,7 +98,8 @@ static void write_phases(FILE *file, const struct report_timeline *timeline)
 		write_member(file, "at", timeline->marks[i].at);
 		putc('}', file);
 	}
-	putc(']', file);
+	fputs("],\"markName\":", file);
+	write_json_text(file, timeline->mark_count ? timeline->mark_name : "");
 }
 
 void report_timeline(struct report *report, const struct report_timeline *timeline)
@@ -127,20 +130,25 @@ void report_histogram(struct report *report, const struct report_histogram *hist
 	} marks[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}};
 	const struct hist *hist = histogram->hist;
 	FILE *file = report->file;
+	unsigned last = hist_bucket(UINT64_MAX);
 	const char *comma = "";
 
 	begin_chart(report, "histogram", histogram->title, histogram->text);
 	fprintf(file, ",\"count\":%" PRIu64 ",\"max\":%" PRIu64 ",\"marks\":[", hist->count, hist->max);
 	for (size_t i = 0; hist->count && i < sizeof(marks) / sizeof(marks[0]); i++)
-		fprintf(file, "%s[\"%s\",%" PRIu64 "]", i ? "," : "", marks[i].name, hist_quantile(hist, marks[i].share));
+		fprintf(file, "%s[\"%s\",%" PRIu64 "]", i ? "," : "", marks[i].name,
+		        hist_quantile(hist, marks[i].share));
+	fputs("],\"things\":", file);
+	write_json_text(file, histogram->things);
 	/* From, to, and how many. */
-	fputs("],\"bars\":[", file);
-	for (unsigned i = 0; i <= hist_bucket(UINT64_MAX); i += MERGED) {
+	fputs(",\"bars\":[", file);
+	for (unsigned i = 0; i <= last; i += MERGED) {
 		uint64_t count = hist->bucket[i] + hist->bucket[i + 1];
 
 		if (!count)
 			continue;
-		fprintf(file, "%s%" PRIu64 ",%" PRIu64 ",%" PRIu64, comma, hist_start(i), hist_start(i + MERGED), count);
+		fprintf(file, "%s%" PRIu64 ",%" PRIu64 ",%" PRIu64, comma, hist_start(i),
+		        i + MERGED > last ? UINT64_MAX : hist_start(i + MERGED), count);
 		comma = ",";
 	}
 	putc(']', file);

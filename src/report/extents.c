@@ -33,8 +33,8 @@ static int add_span(struct spans *spans, uint64_t from, uint64_t length, uint64_
 		spans->items = larger;
 		spans->room = room;
 	}
-	spans->items[spans->count++] =
-		(struct analysis_extent){.from = from, .to = sum(from, length), .offset = offset};
+	spans->items[spans->count++] = (struct analysis_extent){
+		.from = from, .to = sum(from, length), .offset = offset};
 	return 0;
 }
 

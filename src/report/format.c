@@ -90,6 +90,10 @@ char *format_share(char text[FORMAT_SIZE], uint64_t part, uint64_t whole)
 	else if (percent >= 99.5 && part < whole)
 		snprintf(text, FORMAT_SIZE, "%.2f %%", percent);
 	else
-		snprintf(text, FORMAT_SIZE, "%.*f %%", !part || percent >= 9.95 ? 0 : percent >= 0.995 ? 1 : 2, percent);
+		snprintf(text, FORMAT_SIZE, "%.*f %%",
+		         !part || percent >= 9.95 ? 0
+		         : percent >= 0.995       ? 1
+		                                  : 2,
+		         percent);
 	return text;
 }

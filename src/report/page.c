@@ -33,7 +33,8 @@ int report_begin(struct report **out, FILE *file, const char *title, const char 
 	write_html(file, title);
 	fputs("</h1>\n", file);
 	write_paragraph(file, "subtitle", subtitle);
-	fputs("</header>\n<noscript><p>The charts of this page are drawn by a script in it; the numbers and tables need none."
+	fputs("</header>\n<noscript><p>The charts of this page are drawn by a script in it; the numbers and tables "
+	      "need none."
 	      "</p></noscript>\n",
 	      file);
 	*out = report;

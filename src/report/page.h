@@ -78,7 +78,7 @@ void report_table(struct report *report, const struct report_table *table);
 struct report_series {
 	const char *name;
 	const double *values; /* timeline.count of them */
-	bool area;            /* filled down to 0; areas stand on each other, the first lowest, and do not go with `log` */
+	bool area; /* filled down to 0; areas stand on each other, the first lowest, and do not go with `log` */
 };
 
 /* A span of time that is shaded and named. */
@@ -105,6 +105,7 @@ struct report_timeline {
 	size_t phase_count;
 	const struct report_mark *marks;
 	size_t mark_count;
+	const char *mark_name; /* what the marks are, in the legend; where there are any */
 };
 
 void report_timeline(struct report *report, const struct report_timeline *timeline);
@@ -112,6 +113,7 @@ void report_timeline(struct report *report, const struct report_timeline *timeli
 /* Durations, on an axis of powers of ten, with p50, p90, p99 and the longest marked. */
 struct report_histogram {
 	const char *title, *text; /* text may be NULL */
+	const char *things;       /* what is counted: "faults" */
 	const struct hist *hist;
 };
 

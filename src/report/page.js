@@ -22,7 +22,7 @@ function scaled(value, base, first, units) {
 		value /= base;
 		unit++;
 	}
-	return (unit || first ? digits(value) : String(Math.round(value * 100) / 100)) + (units[unit] ? " " + units[unit] : "");
+	return (unit || first ? digits(value) : String(value < 1 ? Number(value.toPrecision(2)) : Math.round(value * 100) / 100)) + (units[unit] ? " " + units[unit] : "");
 }
 
 function seconds(value) {
@@ -56,15 +56,18 @@ function linearTicks(top, most, unit) {
 			step *= by;
 			break;
 		}
+	if (unit === "count")
+		step = Math.max(step, 1);
 	for (let i = 0; i * step <= top * 1.0001; i++)
 		ticks.push(i * step);
 	return ticks;
 }
 
-function powers(from, to) {
-	const ticks = [];
+/* Powers of ten, at most `most`. */
+function powers(from, to, most) {
+	const ticks = [], by = Math.max(1, Math.ceil(Math.log10(to / from) / most));
 
-	for (let power = Math.ceil(Math.log10(from) - 1e-9); power <= Math.log10(to) + 1e-9; power++)
+	for (let power = Math.ceil(Math.log10(from) - 1e-9); power <= Math.log10(to) + 1e-9; power += by)
 		ticks.push(Math.pow(10, power));
 	return ticks;
 }
@@ -84,13 +87,18 @@ function begin(chart) {
 	pen.setTransform(ratio, 0, 0, ratio, 0, 0);
 	pen.font = FONT;
 	pen.textBaseline = "middle";
-	chart.left = 64;
+	chart.left = 8;
 	chart.right = chart.width - 10;
 	chart.top = 8;
 	chart.bottom = chart.height - 24;
-	pen.fillStyle = colour("plot");
-	pen.fillRect(chart.left, chart.top, chart.right - chart.left, chart.bottom - chart.top);
 	return pen;
+}
+
+/* The field, to the right of the widest of the labels. */
+function field(pen, chart, labels) {
+	chart.left = 16 + Math.ceil(Math.max(...labels.map(words => pen.measureText(words).width)));
+	pen.fillStyle = colour("plot");
+	pen.fillRect(chart.left, 8, chart.right - chart.left, chart.bottom - 8);
 }
 
 function text(pen, words, x, y, align, style) {
@@ -177,7 +185,7 @@ function valueScale(chart, data) {
 	}
 	low = Math.pow(10, Math.floor(Math.log10(low) + 1e-9));
 	top = Math.max(top * 1.3, low * 10);
-	return {ticks: powers(low, top), y: value => chart.bottom - Math.log(value / low) / Math.log(top / low) * height};
+	return {ticks: powers(low, top, 6), y: value => chart.bottom - Math.log(value / low) / Math.log(top / low) * height};
 }
 
 /* The series as steps, so that a bin is as wide as it is. */
@@ -229,9 +237,10 @@ function drawPhases(pen, chart, data, xOf) {
 
 		if (width <= 0)
 			return;
-		pen.globalAlpha = i % 2 ? 0.2 : 0.1;
+		/* A short one is a line that must not be overlooked. */
+		pen.globalAlpha = width < 4 ? 0.6 : i % 2 ? 0.2 : 0.1;
 		pen.fillStyle = colour("shade");
-		pen.fillRect(from, chart.top, Math.max(width, 1), chart.bottom - chart.top);
+		pen.fillRect(from, chart.top, Math.max(width, 3), chart.bottom - chart.top);
 		pen.globalAlpha = 1;
 		line(pen, from, chart.top, from, chart.bottom, colour("soft"), [2, 3]);
 		/* Beside the phase where it is too narrow, if there is room. */
@@ -266,6 +275,7 @@ function drawTimeline(chart) {
 		stack(data);
 	chart.top = data.phases.length ? 24 : 8;
 	scale = valueScale(chart, data);
+	field(pen, chart, scale ? scale.ticks.map(value => tick(value, data.unit)) : [""]);
 	chart.top = 8;
 	xOf = drawTimeAxis(pen, chart, data.start, to);
 	drawPhases(pen, chart, data, xOf);
@@ -305,18 +315,25 @@ function drawHistogram(chart) {
 
 	for (let i = 0; i < data.bars.length; i += 3)
 		bars.push({from: Math.max(data.bars[i], 1) * 1e-9, to: data.bars[i + 1] * 1e-9, count: data.bars[i + 2]});
-	if (!bars.length)
+	if (!bars.length) {
+		field(pen, chart, [""]);
 		return nothing(pen, chart);
+	}
 	chart.top = 24;
-	const low = bars[0].from / 1.15, high = bars[bars.length - 1].to * 1.15;
+	/* At least a decade, in the middle of which there are the bars. */
+	const around = Math.max(1.15, Math.sqrt(10 / (bars[bars.length - 1].to / bars[0].from)));
+	const low = bars[0].from / around, high = bars[bars.length - 1].to * around;
 	const xOf = value => chart.left + Math.log(value / low) / Math.log(high / low) * (chart.right - chart.left);
 	const top = bars.reduce((a, bar) => Math.max(a, bar.count), 0) * 1.05, height = chart.bottom - chart.top;
 	/* A single one is to be seen as well. */
 	const yOf = value => chart.bottom - (log ? Math.log(value / 0.7) / Math.log(top / 0.7) : value / top) * height;
 
-	drawXAxis(pen, chart, powers(low, high).concat([2, 5].flatMap(by => powers(low / by, high / by).map(value => value * by)))
-		.sort((a, b) => a - b), xOf, value => tick(value, "seconds"));
-	drawYAxis(pen, chart, log ? powers(1, top) : linearTicks(top, 5, "count"), yOf, value => tick(value, "count"));
+	const ticks = log ? powers(1, top, 6) : linearTicks(top, 5, "count");
+
+	field(pen, chart, ticks.map(value => tick(value, "count")));
+	drawXAxis(pen, chart, (high / low < 1e7 ? [1, 2, 5] : [1]).flatMap(by => powers(low / by, high / by, 8).map(value => value * by)).sort((a, b) => a - b),
+		xOf, value => tick(value, "seconds"));
+	drawYAxis(pen, chart, ticks, yOf, value => tick(value, "count"));
 	pen.fillStyle = colour("c0");
 	for (const bar of bars) {
 		const x = xOf(bar.from), y = Math.min(yOf(bar.count), chart.bottom - 1), width = xOf(bar.to) - x;
@@ -344,7 +361,7 @@ function drawHistogram(chart) {
 			return null;
 		pen.strokeStyle = colour("ink");
 		pen.strokeRect(xOf(bar.from), yOf(bar.count), xOf(bar.to) - xOf(bar.from), chart.bottom - yOf(bar.count));
-		return seconds(bar.from) + " \u2013 " + seconds(bar.to) + "\n" + bar.count.toLocaleString("en") + " faults, " +
+		return seconds(bar.from) + " \u2013 " + seconds(bar.to) + "\n" + bar.count.toLocaleString("en") + " " + data.things + ", " +
 			(share < 0.01 ? "<0.01" : share.toFixed(2)) + " %";
 	};
 	return undefined;
@@ -354,7 +371,8 @@ function drawHistogram(chart) {
  * Heat map.
  */
 
-const hex = value => "0x" + BigInt("0x" + value).toString(16);
+const hex = value => "0x" + value;
+const distance = (from, to) => Number(BigInt("0x" + to) - BigInt("0x" + from));
 
 /* The cells as arrays, of as many columns as can be told apart in this width: counts are added, of durations the longest stays. */
 function gather(chart, width) {
@@ -400,35 +418,58 @@ function placeRows(chart, rows) {
 	});
 }
 
-function drawRegions(pen, chart, rows, places) {
-	const start = [];
-	let free = chart.height;
+/* Where the rows of each region begin and end. */
+function findRegions(rows) {
+	const regions = [];
 
 	rows.forEach((row, i) => {
-		start[i] = i && rows[i - 1][3] === row[3] ? start[i - 1] : i;
-		if (i && row[0] !== rows[i - 1][1]) {
-			pen.fillStyle = colour("card");
-			pen.fillRect(chart.left - 4, places[i].bottom, chart.right - chart.left + 8, places[i - 1].top - places[i].bottom);
-		}
+		if (i && rows[i - 1][3] === row[3])
+			regions[regions.length - 1].end = i + 1;
+		else
+			regions.push({number: row[3], start: i, end: i + 1});
 	});
-	/* Each region by its number, and far from it how far behind its start: from below, as there is room. */
-	rows.forEach((row, i) => {
-		const y = start[i] === i ? Math.min(places[i].bottom - 6, chart.bottom - 6) : places[i].bottom;
-		const offset = Number(BigInt("0x" + row[0]) - BigInt("0x" + rows[start[i]][0]));
+	return regions;
+}
 
-		if (y > free - (start[i] === i ? 14 : 34) || y < chart.top + 6)
+/* A region by its number, and in a high one round distances from its start: from below, as there is room. */
+function drawRegion(pen, chart, rows, places, region, free) {
+	const bottom = places[region.start].bottom, top = places[region.end - 1].top, perRow = distance(rows[region.start][0], rows[region.start][1]);
+	const y = Math.max(bottom - 6, chart.top + 6);
+	let step = 4096;
+
+	if (y > free - 14)
+		return free;
+	text(pen, "region " + region.number, chart.left - 8, y, "right");
+	while (step / perRow * (bottom - top) / (region.end - region.start) < 36)
+		step *= 2;
+	for (let at = step; ; at += step) {
+		const height = at / perRow * (bottom - top) / (region.end - region.start);
+
+		if (bottom - height < top + 8)
+			break;
+		if (height < 26)
+			continue;
+		text(pen, "+" + tick(at, "bytes"), chart.left - 8, bottom - height, "right");
+		line(pen, chart.left - 5, bottom - height, chart.left, bottom - height, colour("line"));
+		free = bottom - height;
+	}
+	return Math.min(free, y);
+}
+
+function drawRegions(pen, chart, rows, places, regions) {
+	regions.reduce((free, region) => drawRegion(pen, chart, rows, places, region, free), chart.height);
+	rows.forEach((row, i) => {
+		if (!i || row[0] === rows[i - 1][1])
 			return;
-		text(pen, start[i] === i ? "region " + row[3] : "+" + tick(offset, "bytes"), chart.left - 8, y, "right");
-		if (start[i] !== i)
-			line(pen, chart.left - 5, y, chart.left, y, colour("line"));
-		free = y;
+		pen.fillStyle = colour("card");
+		pen.fillRect(chart.left, places[i].bottom, chart.right - chart.left, places[i - 1].top - places[i].bottom);
 	});
-	return start;
 }
 
 function drawHeatmap(chart) {
 	const data = chart.data, pen = begin(chart), layer = chart.choice;
 
+	field(pen, chart, ["+888 MiB"]);
 	if (!data.rows.length || !data.cells.length)
 		return nothing(pen, chart);
 	const width = chart.right - chart.left, grid = gather(chart, width), values = grid.layers[layer];
@@ -445,15 +486,18 @@ function drawHeatmap(chart) {
 		pen.fillStyle = colours[high > low ? Math.round(Math.log(value / low) / Math.log(high / low) * 63) : 44];
 		pen.fillRect(edge(column), row.top, Math.max(edge(column + 1) - edge(column), 1), Math.max(row.bottom - row.top, 1));
 	});
-	const start = drawRegions(pen, chart, data.rows, places);
+	const regions = findRegions(data.rows);
+
+	drawRegions(pen, chart, data.rows, places, regions);
 	heatLegend(chart, data.layers[layer], colours, low, high);
 	chart.hit = (x, y, pen) => {
 		const at = places.findIndex(place => y >= place.top && y < place.bottom), column = Math.floor((x - chart.left) / width * grid.columns);
 
 		if (at < 0 || column < 0 || column >= grid.columns)
 			return null;
-		const row = data.rows[at], lines = [hex(row[0]) + " \u2013 " + hex(row[1]), "region " + row[3] + " +" +
-			format.bytes(Number(BigInt("0x" + row[0]) - BigInt("0x" + data.rows[start[at]][0])))];
+		const row = data.rows[at], region = regions.find(one => at < one.end);
+		const lines = [hex(row[0]) + " \u2013 " + hex(row[1]),
+			"region " + row[3] + " +" + format.bytes(distance(data.rows[region.start][0], row[0]))];
 
 		if (row[2] !== null)
 			lines[1] += ", at " + hex(row[2]) + " of the store";
@@ -508,7 +552,8 @@ function heatLegend(chart, layer, colours, low, high) {
 
 function timelineLegend(chart) {
 	chart.legend.replaceChildren(...chart.data.series.map((series, i) => entry(seriesColour(i), series.name)),
-		...chart.data.marks.length ? [entry("", "\u25b2 layout events")] : []);
+		...chart.data.marks.length ? [entry("", "\u25b2 " + chart.data.markName)] : [],
+		...chart.data.phases.map(phase => entry("", phase.name + " " + tick(phase.to - phase.from, "seconds"))));
 }
 
 function addButtons(chart, names) {
@@ -597,7 +642,7 @@ for (const figure of document.querySelectorAll("figure.chart")) {
 	if (chart.data.kind === "heatmap" && chart.data.cells.length)
 		addButtons(chart, chart.data.layers.map(layer => layer.name));
 	if (chart.data.kind === "histogram" && chart.data.bars.length)
-		addButtons(chart, ["faults", "faults, logarithmic"]);
+		addButtons(chart, [chart.data.things, chart.data.things + ", logarithmic"]);
 	listen(chart);
 	charts.push(chart);
 	new ResizeObserver(() => {

@@ -16,9 +16,14 @@
 #define LISTED 100
 #define MARKED 120
 
-static uint64_t ns_of(double seconds)
+/* A latency, of which there is none where nothing was measured. */
+static char *tell_quantile(char text[FORMAT_SIZE], const struct hist *hist, double share)
 {
-	return (uint64_t)(seconds * 1e9);
+	if (!hist->count)
+		strcpy(text, "none");
+	else
+		format_ns(text, hist_quantile(hist, share));
+	return text;
 }
 
 static const char *called(const struct recording_data *data, const char *name)
@@ -36,7 +41,7 @@ struct overview {
 };
 
 static const struct report_column overview_columns[] = {
-	{"Recording", false}, {"Duration", true}, {"Faults", true},        {"Pages", true}, {"p50", true},
+	{"Recording", false}, {"Duration", true}, {"Faults", true},        {"Pages", true},    {"p50", true},
 	{"p99", true},        {"Slowest", true},  {"Brought ahead", true}, {"Poisoned", true},
 };
 
@@ -50,7 +55,7 @@ static void overview_cell(void *arg, size_t row, size_t column, char *text, size
 		snprintf(text, size, "%s", called(analysis->data, overview->names[row]));
 		break;
 	case 1:
-		format_ns(text, ns_of(analysis->duration));
+		format_ns(text, analysis->span);
 		break;
 	case 2:
 		format_count(text, analysis->faults);
@@ -59,13 +64,13 @@ static void overview_cell(void *arg, size_t row, size_t column, char *text, size
 		format_count(text, analysis->pages);
 		break;
 	case 4:
-		format_ns(text, hist_quantile(&analysis->latency, 0.5));
+		tell_quantile(text, &analysis->latency, 0.5);
 		break;
 	case 5:
-		format_ns(text, hist_quantile(&analysis->latency, 0.99));
+		tell_quantile(text, &analysis->latency, 0.99);
 		break;
 	case 6:
-		format_ns(text, analysis->latency.max);
+		tell_quantile(text, &analysis->latency, 1);
 		break;
 	case 7:
 		format_share(text, analysis->ahead, analysis->ahead + analysis->demand);
@@ -106,8 +111,9 @@ static void write_title(struct report *report, const struct analysis *analysis, 
 	snprintf(text, sizeof(text), "Client %" PRIu64 ", process %d, from %s on; store %s, %s; recorded in %s.%s",
 	         about->client, (int)about->pid, date, about->store[0] ? about->store : "not named",
 	         format_bytes(size, about->store_size), name,
-	         analysis->data->complete ? ""
-	                                  : " The recording was not ended in order: of the end some events may be missing.");
+	         analysis->data->complete
+	                 ? ""
+	                 : " The recording was not ended in order: of the end some events may be missing.");
 	report_heading(report, called(analysis->data, name), text);
 }
 
@@ -119,29 +125,30 @@ static void write_numbers(struct report *report, const struct analysis *analysis
 	snprintf(note[0], sizeof(note[0]), "%s reads, %s writes",
 	         format_count(part[0], analysis->counts[RECORDING_READ]),
 	         format_count(part[1], analysis->counts[RECORDING_WRITE]));
-	snprintf(note[1], sizeof(note[1]), "in %s", format_ns(part[0], ns_of(analysis->duration)));
+	snprintf(note[1], sizeof(note[1]), "in %s", format_ns(part[0], analysis->span));
 	snprintf(note[2], sizeof(note[2]), "%s touched first with a fault",
 	         format_bytes(part[0], analysis->pages * analysis->data->about.page_size));
-	snprintf(note[3], sizeof(note[3]), "p90 %s", format_ns(part[0], hist_quantile(hist, 0.9)));
-	snprintf(note[4], sizeof(note[4]), "slowest %s", format_ns(part[0], hist->max));
+	snprintf(note[3], sizeof(note[3]), "p90 %s", tell_quantile(part[0], hist, 0.9));
+	snprintf(note[4], sizeof(note[4]), "slowest %s", tell_quantile(part[0], hist, 1));
 	snprintf(note[5], sizeof(note[5]), "all threads together");
 	snprintf(note[6], sizeof(note[6]), "%s, and %s for faults", format_bytes(part[0], analysis->ahead),
 	         format_bytes(part[1], analysis->demand));
-	snprintf(note[7], sizeof(note[7]), "could not be had: SIGBUS");
+	snprintf(note[7], sizeof(note[7]), "%s",
+	         analysis->poisoned ? "could not be had: SIGBUS" : "every page could be had");
 	format_short(value[1], (double)analysis->faults / analysis->duration);
 	report_numbers(report,
 	               (struct report_number[]){
 			       {"Faults", format_count(value[0], analysis->faults), note[0]},
 			       {"Faults a second", value[1], note[1]},
 			       {"Pages", format_count(value[2], analysis->pages), note[2]},
-			       {"Latency, p50", format_ns(value[3], hist_quantile(hist, 0.5)), note[3]},
-			       {"Latency, p99", format_ns(value[4], hist_quantile(hist, 0.99)), note[4]},
+			       {"Latency, p50", tell_quantile(value[3], hist, 0.5), note[3]},
+			       {"Latency, p99", tell_quantile(value[4], hist, 0.99), note[4]},
 			       {"Time spent waiting", format_ns(value[5], hist->sum), note[5]},
-			       {"Brought ahead", format_share(value[6], analysis->ahead, analysis->ahead + analysis->demand),
-	                        note[6]},
+			       {"Brought ahead",
+	                        format_share(value[6], analysis->ahead, analysis->ahead + analysis->demand), note[6]},
 			       {"Poisoned", format_bytes(value[7], analysis->poisoned), note[7]},
 		       },
-	               analysis->poisoned ? 8 : 7);
+	               8);
 }
 
 static void write_heatmap(struct report *report, const struct analysis *analysis)
@@ -153,16 +160,17 @@ static void write_heatmap(struct report *report, const struct analysis *analysis
 		{"removed, moved or unmapped", REPORT_BYTES, analysis->layers[LAYER_GONE]},
 	};
 
-	report_heatmap(report, &(struct report_heatmap){
-				       .title = "Where and when",
-				       .text = "Addresses upwards, time to the right. What lies between regions is left out.",
-				       .duration = analysis->duration,
-				       .columns = ANALYSIS_BINS,
-				       .row_count = analysis->row_count,
-				       .rows = analysis->rows,
-				       .layers = layers,
-				       .layer_count = COUNT(layers),
-			       });
+	report_heatmap(report,
+	               &(struct report_heatmap){
+			       .title = "Where and when",
+			       .text = "Addresses upwards, time to the right. What lies between regions is left out.",
+			       .duration = analysis->duration,
+			       .columns = ANALYSIS_BINS,
+			       .row_count = analysis->row_count,
+			       .rows = analysis->rows,
+			       .layers = layers,
+			       .layer_count = COUNT(layers),
+		       });
 }
 
 /*
@@ -213,8 +221,8 @@ static void find_marks(const struct analysis *analysis, struct marks *marks)
 		if (!is_layout(event) || seen++ % every)
 			continue;
 		tell_event(event, marks->texts[marks->count], sizeof(marks->texts[0]));
-		marks->items[marks->count] =
-			(struct report_mark){(double)event->time * 1e-9, marks->texts[marks->count]};
+		marks->items[marks->count] = (struct report_mark){(double)event->time * 1e-9,
+		                                                  marks->texts[marks->count]};
 		marks->count++;
 	}
 }
@@ -297,9 +305,11 @@ static void write_rates(struct report *report, const struct analysis *analysis)
 	timeline.series_count = 1;
 	timeline.marks = marks.items;
 	timeline.mark_count = marks.count;
+	timeline.mark_name = "layout events";
 	report_timeline(report, &timeline);
 	timeline.title = "On demand, and ahead of it";
-	timeline.text = "Bytes that were put in place a second: because somebody waited for them, and before anybody did.";
+	timeline.text =
+		"Bytes that were put in place a second: because somebody waited for them, and before anybody did.";
 	timeline.unit = REPORT_BYTES_RATE;
 	timeline.series = bytes;
 	timeline.series_count = 2;
@@ -313,11 +323,13 @@ static void write_latencies(struct report *report, const struct analysis *analys
 		{"p50", analysis->p50, false}, {"p99", analysis->p99, false}, {"slowest", analysis->max, false}};
 	struct report_timeline timeline = timeline_of(analysis);
 
-	report_histogram(report, &(struct report_histogram){
-					 .title = "How long faults took",
-					 .text = "From the moment that the manager learned of a fault until its page was there.",
-					 .hist = &analysis->latency,
-				 });
+	report_histogram(
+		report, &(struct report_histogram){
+				.title = "How long faults took",
+				.text = "From the moment that the manager learned of a fault until its page was there.",
+				.things = "faults",
+				.hist = &analysis->latency,
+			});
 	timeline.title = "Latency over time";
 	timeline.unit = REPORT_SECONDS;
 	timeline.log = true;
@@ -331,7 +343,7 @@ static void write_latencies(struct report *report, const struct analysis *analys
  */
 
 static const struct report_column source_columns[] = {
-	{"Source", false}, {"Faults", true}, {"Share", true}, {"Put in place", true},
+	{"Source", false}, {"Faults", true}, {"Share", true},   {"Put in place", true},
 	{"p50", true},     {"p99", true},    {"Slowest", true},
 };
 
@@ -361,10 +373,10 @@ static void source_cell(void *arg, size_t row, size_t column, char *text, size_t
 		format_bytes(text, sources->analysis->bytes_by_source[source]);
 		break;
 	case 4:
-		format_ns(text, hist_quantile(hist, 0.5));
+		tell_quantile(text, hist, 0.5);
 		break;
 	case 5:
-		format_ns(text, hist_quantile(hist, 0.99));
+		tell_quantile(text, hist, 0.99);
 		break;
 	default:
 		format_ns(text, hist->max);
@@ -391,7 +403,7 @@ static void write_sources(struct report *report, const struct analysis *analysis
 }
 
 static const struct report_column region_columns[] = {
-	{"Region", true}, {"Addresses", false},       {"Size", true},          {"Faults", true},
+	{"Region", true}, {"Addresses", false},    {"Size", true},          {"Faults", true},
 	{"Pages", true},  {"Of the region", true}, {"Brought ahead", true},
 };
 
@@ -428,15 +440,17 @@ static void write_regions(struct report *report, struct analysis *analysis)
 {
 	if (!analysis->extent_count)
 		return;
-	report_table(report, &(struct report_table){
-				     .title = "Regions",
-				     .text = "Pages are those that faulted at least once. Regions that touch, or nearly, are one.",
-				     .columns = region_columns,
-				     .column_count = COUNT(region_columns),
-				     .row_count = analysis->extent_count,
-				     .cell = region_cell,
-				     .arg = analysis,
-			     });
+	report_table(
+		report,
+		&(struct report_table){
+			.title = "Regions",
+			.text = "Pages are those that faulted at least once. Regions that touch, or nearly, are one.",
+			.columns = region_columns,
+			.column_count = COUNT(region_columns),
+			.row_count = analysis->extent_count,
+			.cell = region_cell,
+			.arg = analysis,
+		});
 }
 
 static const struct report_column slow_columns[] = {

@@ -63,7 +63,10 @@ static void add(struct recording_event event)
 /* Most take what a store takes that has the page in memory; some wait for a disk, few for a long time. */
 static uint64_t latency_of(enum recording_source source)
 {
-	uint64_t base = source == RECORDING_ZERO ? 4200 : source == RECORDING_CACHE ? 6800 : source == RECORDING_PREFETCHED ? 5200 : 21000;
+	uint64_t base = source == RECORDING_ZERO         ? 4200
+	                : source == RECORDING_CACHE      ? 6800
+	                : source == RECORDING_PREFETCHED ? 5200
+	                                                 : 21000;
 	uint64_t ns = base + below(base / 2) + below(base / 2);
 
 	if (source == RECORDING_STORE && !below(4))
@@ -132,7 +135,8 @@ static void service_fault(uint64_t time, double part, uint64_t i)
 		/* A scan that goes round. */
 		fault(time, heap, ((uint64_t)(part * 3 * (double)pages) + below(64)) % pages, part);
 	else if (part > 0.35 && i % 10 < 9)
-		fault(time, table, (uint64_t)((part - 0.35) / 0.65 * (double)(table->length / PAGE - 600)) + below(512), part);
+		fault(time, table, (uint64_t)((part - 0.35) / 0.65 * (double)(table->length / PAGE - 600)) + below(512),
+		      part);
 	else
 		fault(time, heap, below(pages), part);
 }
@@ -142,17 +146,29 @@ static void layout_events(uint64_t time, uint64_t i, uint64_t count)
 	if (i == count / 4)
 		add((struct recording_event){.time = time, .kind = RECORDING_FORK, .offset = 9});
 	if (i == count / 3)
-		add((struct recording_event){.time = time, .kind = RECORDING_MAP, .address = 0x7f3ab0000000, .length = 64 * MIB,
+		add((struct recording_event){.time = time,
+		                             .kind = RECORDING_MAP,
+		                             .address = 0x7f3ab0000000,
+		                             .length = 64 * MIB,
 		                             .offset = 1536 * MIB});
 	if (i == count / 3 * 2)
-		add((struct recording_event){.time = time, .kind = RECORDING_REMAP, .address = 0x7f3ab0000000, .length = 16 * MIB,
+		add((struct recording_event){.time = time,
+		                             .kind = RECORDING_REMAP,
+		                             .address = 0x7f3ab0000000,
+		                             .length = 16 * MIB,
 		                             .offset = 0x7f3ac8000000});
 	if (i > count / 2 && i % (count / 40 + 1) == 0)
-		add((struct recording_event){.time = time, .kind = RECORDING_REMOVE,
-		                             .address = regions[1].address + below(960) * MIB, .length = 8 * MIB});
+		add((struct recording_event){.time = time,
+		                             .kind = RECORDING_REMOVE,
+		                             .address = regions[1].address + below(960) * MIB,
+		                             .length = 8 * MIB});
 	if (i == count / 10 * 9)
-		add((struct recording_event){.time = time, .kind = RECORDING_POISON, .address = regions[2].address + 77 * PAGE,
-		                             .length = PAGE, .offset = regions[2].offset + 77 * PAGE, .latency = 31000000});
+		add((struct recording_event){.time = time,
+		                             .kind = RECORDING_POISON,
+		                             .address = regions[2].address + 77 * PAGE,
+		                             .length = PAGE,
+		                             .offset = regions[2].offset + 77 * PAGE,
+		                             .latency = 31000000});
 }
 
 /* Many at the start, and then in waves. */
@@ -173,7 +189,8 @@ static void service(uint64_t count)
 
 static void strange(void)
 {
-	static const uint64_t values[] = {0, 1, 4095, 4096, UINT64_C(1) << 32, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+	static const uint64_t values[] = {
+		0, 1, 4095, 4096, UINT64_C(1) << 32, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
 
 	for (int i = 0; i < 20000; i++)
 		add((struct recording_event){
