@@ -16,6 +16,8 @@ static const struct command {
 	{"report", cmd_report, "make a page of what was recorded about clients"},
 	{"run", cmd_run, "run a program with a userfaultfd that works"},
 	{"serve", cmd_serve, "serve the page faults of other processes"},
+	{"stat", cmd_stat, "tell what a manager says about itself"},
+	{"top", cmd_top, "show what the clients of a manager do, now"},
 	{"help", cmd_help, "list the commands"},
 };
 

@@ -553,7 +553,7 @@ function heatLegend(chart, layer, colours, low, high) {
 function timelineLegend(chart) {
 	chart.legend.replaceChildren(...chart.data.series.map((series, i) => entry(seriesColour(i), series.name)),
 		...chart.data.marks.length ? [entry("", "\u25b2 " + chart.data.markName)] : [],
-		...chart.data.phases.map(phase => entry("", phase.name + " " + tick(phase.to - phase.from, "seconds"))));
+		...chart.data.phases.map(phase => entry("", phase.name + ": " + tick(phase.to - phase.from, "seconds"))));
 }
 
 function addButtons(chart, names) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "support/numbers.h"
-#include "support/test.h"
 
 #define SECOND UINT64_C(1000000000)
 #define MIB    UINT64_C(1048576)
@@ -72,7 +72,8 @@ void numbers_fill(struct status *status, unsigned clients, uint64_t step)
 	};
 	for (unsigned i = 0; i < 2; i++) {
 		store = status_add_store(status);
-		CHECK(store);
+		if (!store)
+			abort();
 		status_set_name(store->name, i ? "table" : "base-image");
 		store->size = (i + 4) * 1024 * MIB;
 		store->reads = step * 250 + i;
@@ -82,7 +83,8 @@ void numbers_fill(struct status *status, unsigned clients, uint64_t step)
 	for (unsigned i = 1; i <= clients; i++) {
 		struct status_client *client = status_add_client(status);
 
-		CHECK(client);
+		if (!client)
+			abort();
 		fill_client(client, i, step);
 	}
 }
