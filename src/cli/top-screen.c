@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/hist.h"
+#include "base/utf8.h"
 #include "cli/command.h"
 #include "cli/top.h"
 
@@ -49,17 +50,26 @@ static void look(struct screen *screen)
 	screen->looks += screen->looks < 2;
 }
 
-/* `line`, cut at the edge, and filled up to it. */
+/* Bytes of the text that so many columns have room for. */
+static int fitting(const char *text, int columns)
+{
+	size_t at = 0;
+
+	for (; text[at] && columns; columns--)
+		at += utf8_length(text + at) ? utf8_length(text + at) : 1;
+	return (int)at;
+}
+
+/* Cut at the edge: ncurses would go on in the next line. Drawn from above, so what does so all the same is drawn over. */
 static void put_line(int y, const char *line, attr_t attributes)
 {
-	attrset(attributes);
 	move(y, 0);
-	if (attributes != A_NORMAL)
-		hline(' ' | attributes, COLS);
-	/* In the last column of the last line a terminal may scroll. */
-	mvaddnstr(y, 0, line, -1);
-	attrset(A_NORMAL);
 	clrtoeol();
+	attrset(attributes);
+	if (attributes == A_REVERSE)
+		hline(' ' | A_REVERSE, COLS);
+	addnstr(line, fitting(line, COLS));
+	attrset(A_NORMAL);
 }
 
 /* The title of the column that is sorted by stands out. */
