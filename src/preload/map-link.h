@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * map-link.h - this process's object, and its connection to the manager
+ *
+ * Both are made when the first mapping is, and belong to one process: the child of a fork has its own, made before its first own step. With
+ * map_lock() held.
+ */
+#ifndef PRELOAD_MAP_LINK_H
+#define PRELOAD_MAP_LINK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct map_range;
+
+/*
+ * Registers memory that nobody can touch yet, and gives it to the manager. 0, or -errno: -ENODEV: it cannot be registered; -EIO: the manager
+ * cannot be reached, or refuses.
+ */
+int map_link_give(const struct map_range *range);
+
+/* In the child of a fork: all ranges anew. Those that cannot be served any more become SIGBUS. */
+void map_link_forked(void);
+
+#endif
