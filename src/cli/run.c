@@ -16,6 +16,7 @@
 #include <userfault.h>
 
 #include "cli/command.h"
+#include "cli/run.h"
 #include "preload/settings.h"
 
 enum { CANNOT_RUN = 126, NOT_FOUND = 127 };
@@ -196,24 +197,26 @@ static int execute(char **argv)
 	return refuse(errno == ENOENT ? NOT_FOUND : CANNOT_RUN, argv[0], strerror(errno));
 }
 
-static int run_program(enum choice choice, bool verbose, char **argv)
+static int run_program(enum choice choice, bool verbose, const struct run_maps *maps, char **argv)
 {
 	char path[PATH_MAX];
 	int status, err = choice == CHOICE_USER ? -EOPNOTSUPP : try_kernel();
 
 	if (!find_program(argv[0], path))
 		return refuse(NOT_FOUND, argv[0], "no such program");
-	if (!err) {
+	if (!err && !maps->count) {
 		if (verbose)
 			fprintf(stderr, "userfault: the kernel's userfaultfd works, and nothing stands before it\n");
 		return execute(argv);
 	}
-	if (choice == CHOICE_KERNEL)
+	if (err && choice == CHOICE_KERNEL)
 		return fail("run: the kernel's userfaultfd: %s; 'userfault probe' tells why", strerror(-err));
-	if (verbose && choice == CHOICE_AUTO)
+	if (err && verbose && choice == CHOICE_AUTO)
 		fprintf(stderr, "userfault: the kernel's userfaultfd: %s; the user engine takes its place\n",
 		        strerror(-err));
 	status = check_program(argv[0], path, 0);
+	if (!status)
+		status = run_maps_prepare(maps);
 	if (!status)
 		status = set_environment(choice, verbose);
 	return status ? status : execute(argv);
@@ -234,12 +237,12 @@ static int choose(const char *name, enum choice *choice)
 int cmd_run(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"engine", required_argument, NULL, 'e'},
-		{"verbose", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},
-		{0},
+		{"engine", required_argument, NULL, 'e'}, {"manager", required_argument, NULL, 'M'},
+		{"map", required_argument, NULL, 'm'},    {"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},         {0},
 	};
 	enum choice choice = CHOICE_AUTO;
+	struct run_maps maps = {0};
 	bool verbose = false;
 	int option, err = 0;
 
@@ -250,11 +253,18 @@ int cmd_run(int argc, char **argv)
 		case 'e':
 			err = choose(optarg, &choice);
 			break;
+		case 'M':
+			maps.manager = optarg;
+			break;
+		case 'm':
+			err = run_maps_add(&maps, optarg);
+			break;
 		case 'v':
 			verbose = true;
 			break;
 		case 'h':
-			printf("usage: userfault run [--engine auto|kernel|user] [--verbose] [--] PROGRAM "
+			printf("usage: userfault run [--engine auto|kernel|user] [--verbose]\n"
+			       "                     [--manager SOCKET --map PATH=STORE[@OFFSET]...] [--] PROGRAM "
 			       "[ARGUMENT...]\n");
 			return finish_output(0);
 		case ':':
@@ -268,5 +278,7 @@ int cmd_run(int argc, char **argv)
 		return err;
 	if (optind == argc)
 		return usage_error("run: no program given");
-	return run_program(choice, verbose, argv + optind);
+	if (!maps.count != !maps.manager)
+		return usage_error("run: --manager and --map go together");
+	return run_program(choice, verbose, &maps, argv + optind);
 }

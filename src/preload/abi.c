@@ -18,6 +18,7 @@
 #include "preload/abi.h"
 #include "preload/buffers.h"
 #include "preload/descriptors.h"
+#include "preload/map.h"
 #include "preload/next.h"
 #include "preload/pagemap.h"
 #include "preload/process.h"
@@ -97,55 +98,65 @@ static bool creates(int flags)
 	return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-#define OPEN_WRAPPER(name, first_parameters, first_arguments, path)  \
-	WRAP(int, name, (first_parameters, int flags, ...))          \
-	{                                                            \
-		int fd, mode = 0;                                    \
-                                                                     \
-		if (creates(flags)) {                                \
-			va_list args;                                \
-                                                                     \
-			va_start(args, flags);                       \
-			mode = va_arg(args, int);                    \
-			va_end(args);                                \
-		}                                                    \
-		if (abi_is_device(path))                             \
-			return (int)as_libc(abi_open_device(flags)); \
-		user_layout_present((uintptr_t)path, 1, false);      \
-		fd = NEXT(name)(first_arguments, flags, mode);       \
-		if (fd >= 0)                                         \
-			pagemap_opened(fd, path);                    \
-		return fd;                                           \
+#define OPEN_WRAPPER(name, first_parameters, first_arguments, dir, path) \
+	WRAP(int, name, (first_parameters, int flags, ...))              \
+	{                                                                \
+		int fd, mode = 0;                                        \
+                                                                         \
+		if (creates(flags)) {                                    \
+			va_list args;                                    \
+                                                                         \
+			va_start(args, flags);                           \
+			mode = va_arg(args, int);                        \
+			va_end(args);                                    \
+		}                                                        \
+		if (abi_is_device(path))                                 \
+			return (int)as_libc(abi_open_device(flags));     \
+		user_layout_present((uintptr_t)path, 1, false);          \
+		if (map_any() && map_open(dir, path, flags, &fd))        \
+			return (int)as_libc(fd);                         \
+		fd = NEXT(name)(first_arguments, flags, mode);           \
+		if (fd >= 0)                                             \
+			pagemap_opened(fd, path);                        \
+		return fd;                                               \
 	}
 
 #define COMMA ,
-OPEN_WRAPPER(open, const char *path, path, path)
-OPEN_WRAPPER(open64, const char *path, path, path)
-OPEN_WRAPPER(openat, int dir COMMA const char *path, dir COMMA path, path)
-OPEN_WRAPPER(openat64, int dir COMMA const char *path, dir COMMA path, path)
+OPEN_WRAPPER(open, const char *path, path, AT_FDCWD, path)
+OPEN_WRAPPER(open64, const char *path, path, AT_FDCWD, path)
+OPEN_WRAPPER(openat, int dir COMMA const char *path, dir COMMA path, dir, path)
+OPEN_WRAPPER(openat64, int dir COMMA const char *path, dir COMMA path, dir, path)
 
 /* Fortified programs call these where flags are constant and create nothing. */
-#define OPEN_2_WRAPPER(name, first_parameters, first_arguments, path) \
-	WRAP(int, name, (first_parameters, int flags))                \
-	{                                                             \
-		int fd;                                               \
-                                                                      \
-		if (abi_is_device(path))                              \
-			return (int)as_libc(abi_open_device(flags));  \
-		fd = NEXT(name)(first_arguments, flags);              \
-		if (fd >= 0)                                          \
-			pagemap_opened(fd, path);                     \
-		return fd;                                            \
+#define OPEN_2_WRAPPER(name, first_parameters, first_arguments, dir, path) \
+	WRAP(int, name, (first_parameters, int flags))                     \
+	{                                                                  \
+		int fd;                                                    \
+                                                                           \
+		if (abi_is_device(path))                                   \
+			return (int)as_libc(abi_open_device(flags));       \
+		if (map_any() && map_open(dir, path, flags, &fd))          \
+			return (int)as_libc(fd);                           \
+		fd = NEXT(name)(first_arguments, flags);                   \
+		if (fd >= 0)                                               \
+			pagemap_opened(fd, path);                          \
+		return fd;                                                 \
 	}
 
-OPEN_2_WRAPPER(__open_2, const char *path, path, path)
-OPEN_2_WRAPPER(__open64_2, const char *path, path, path)
-OPEN_2_WRAPPER(__openat_2, int dir COMMA const char *path, dir COMMA path, path)
-OPEN_2_WRAPPER(__openat64_2, int dir COMMA const char *path, dir COMMA path, path)
+OPEN_2_WRAPPER(__open_2, const char *path, path, AT_FDCWD, path)
+OPEN_2_WRAPPER(__open64_2, const char *path, path, AT_FDCWD, path)
+OPEN_2_WRAPPER(__openat_2, int dir COMMA const char *path, dir COMMA path, dir, path)
+OPEN_2_WRAPPER(__openat64_2, int dir COMMA const char *path, dir COMMA path, dir, path)
 
 WRAP(int, access, (const char *path, int mode))
 {
-	return abi_is_device(path) ? 0 : NEXT(access)(path, mode);
+	int result;
+
+	if (abi_is_device(path))
+		return 0;
+	if (map_any() && map_access(AT_FDCWD, path, mode, 0, &result))
+		return (int)as_libc(result);
+	return NEXT(access)(path, mode);
 }
 
 /*
@@ -575,10 +586,13 @@ static int after_fcntl(int fd, int command, int result)
 	{                                                                      \
 		va_list args;                                                  \
 		void *arg;                                                     \
+		int result;                                                    \
                                                                                \
 		va_start(args, command);                                       \
 		arg = va_arg(args, void *);                                    \
 		va_end(args);                                                  \
+		if (map_any() && map_fcntl(fd, command, arg, &result))         \
+			return (int)as_libc(result);                           \
 		return after_fcntl(fd, command, NEXT(name)(fd, command, arg)); \
 	}
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "preload/buffers.h"
+#include "preload/map.h"
 #include "preload/next.h"
 #include "preload/pagemap.h"
 #include "uffd/user/layout.h"
@@ -75,6 +76,24 @@ static bool keeps_what_it_had(int fd)
 	})
 
 /*
+ * Descriptors of served files (map.h), of which the kernel has refused to read or to write.
+ */
+
+#define SERVED(call, served)                                                                       \
+	({                                                                                         \
+		ssize_t length_ = (call), result;                                                  \
+                                                                                                   \
+		length_ < 0 && errno == EBADF &&map_any() && (served) ? as_libc(result) : length_; \
+	})
+
+static ssize_t written(int fd, ssize_t len)
+{
+	int err = len < 0 && errno == EPERM && map_any() ? map_write_error(fd) : 0;
+
+	return err ? as_libc(err) : len;
+}
+
+/*
  * One buffer.
  */
 
@@ -82,7 +101,8 @@ NEXT_ONLY(ssize_t, read, (int fd, void *buf, size_t size));
 
 ssize_t buffers_read(int fd, void *buf, size_t size)
 {
-	ssize_t len = WITH(fd, present(buf, size, INTO), NEXT(read)(fd, buf, size));
+	ssize_t len = SERVED(WITH(fd, present(buf, size, INTO), NEXT(read)(fd, buf, size)),
+	                     map_read(fd, buf, size, &result));
 
 	pagemap_correct_at_position(fd, buf, len);
 	return len;
@@ -90,12 +110,13 @@ ssize_t buffers_read(int fd, void *buf, size_t size)
 
 WRAP(ssize_t, write, (int fd, const void *buf, size_t size))
 {
-	return WITH(fd, present(buf, size, FROM), NEXT(write)(fd, buf, size));
+	return written(fd, WITH(fd, present(buf, size, FROM), NEXT(write)(fd, buf, size)));
 }
 
 WRAP(ssize_t, pread, (int fd, void *buf, size_t size, off_t offset))
 {
-	ssize_t len = WITH(fd, present(buf, size, INTO), NEXT(pread)(fd, buf, size, offset));
+	ssize_t len = SERVED(WITH(fd, present(buf, size, INTO), NEXT(pread)(fd, buf, size, offset)),
+	                     map_pread(fd, buf, size, (uint64_t)offset, &result));
 
 	pagemap_correct(fd, buf, len, offset);
 	return len;
@@ -103,7 +124,8 @@ WRAP(ssize_t, pread, (int fd, void *buf, size_t size, off_t offset))
 
 WRAP(ssize_t, pread64, (int fd, void *buf, size_t size, off64_t offset))
 {
-	ssize_t len = WITH(fd, present(buf, size, INTO), NEXT(pread64)(fd, buf, size, offset));
+	ssize_t len = SERVED(WITH(fd, present(buf, size, INTO), NEXT(pread64)(fd, buf, size, offset)),
+	                     map_pread(fd, buf, size, (uint64_t)offset, &result));
 
 	pagemap_correct(fd, buf, len, offset);
 	return len;
@@ -125,12 +147,12 @@ WRAP(ssize_t, __pread64_chk, (int fd, void *buf, size_t size, off64_t offset, si
 
 WRAP(ssize_t, pwrite, (int fd, const void *buf, size_t size, off_t offset))
 {
-	return WITH(fd, present(buf, size, FROM), NEXT(pwrite)(fd, buf, size, offset));
+	return written(fd, WITH(fd, present(buf, size, FROM), NEXT(pwrite)(fd, buf, size, offset)));
 }
 
 WRAP(ssize_t, pwrite64, (int fd, const void *buf, size_t size, off64_t offset))
 {
-	return WITH(fd, present(buf, size, FROM), NEXT(pwrite64)(fd, buf, size, offset));
+	return written(fd, WITH(fd, present(buf, size, FROM), NEXT(pwrite64)(fd, buf, size, offset)));
 }
 
 WRAP(ssize_t, recv, (int fd, void *buf, size_t size, int flags))
@@ -190,42 +212,47 @@ WRAP(char *, getcwd, (char *buf, size_t size))
 
 WRAP(ssize_t, readv, (int fd, const struct iovec *iov, int count))
 {
-	return WITH(fd, present_vector(iov, count, INTO), NEXT(readv)(fd, iov, count));
+	return SERVED(WITH(fd, present_vector(iov, count, INTO), NEXT(readv)(fd, iov, count)),
+	              map_readv(fd, iov, count, &result));
 }
 
 WRAP(ssize_t, writev, (int fd, const struct iovec *iov, int count))
 {
-	return WITH(fd, present_vector(iov, count, FROM), NEXT(writev)(fd, iov, count));
+	return written(fd, WITH(fd, present_vector(iov, count, FROM), NEXT(writev)(fd, iov, count)));
 }
 
 WRAP(ssize_t, preadv, (int fd, const struct iovec *iov, int count, off_t offset))
 {
-	return WITH(fd, present_vector(iov, count, INTO), NEXT(preadv)(fd, iov, count, offset));
+	return SERVED(WITH(fd, present_vector(iov, count, INTO), NEXT(preadv)(fd, iov, count, offset)),
+	              map_preadv(fd, iov, count, (uint64_t)offset, &result));
 }
 
 WRAP(ssize_t, preadv64, (int fd, const struct iovec *iov, int count, off64_t offset))
 {
-	return WITH(fd, present_vector(iov, count, INTO), NEXT(preadv64)(fd, iov, count, offset));
+	return SERVED(WITH(fd, present_vector(iov, count, INTO), NEXT(preadv64)(fd, iov, count, offset)),
+	              map_preadv(fd, iov, count, (uint64_t)offset, &result));
 }
 
 WRAP(ssize_t, preadv2, (int fd, const struct iovec *iov, int count, off_t offset, int flags))
 {
-	return WITH(fd, present_vector(iov, count, INTO), NEXT(preadv2)(fd, iov, count, offset, flags));
+	return SERVED(WITH(fd, present_vector(iov, count, INTO), NEXT(preadv2)(fd, iov, count, offset, flags)),
+	              offset == -1 ? map_readv(fd, iov, count, &result)
+	                           : map_preadv(fd, iov, count, (uint64_t)offset, &result));
 }
 
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int count, off_t offset))
 {
-	return WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev)(fd, iov, count, offset));
+	return written(fd, WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev)(fd, iov, count, offset)));
 }
 
 WRAP(ssize_t, pwritev64, (int fd, const struct iovec *iov, int count, off64_t offset))
 {
-	return WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev64)(fd, iov, count, offset));
+	return written(fd, WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev64)(fd, iov, count, offset)));
 }
 
 WRAP(ssize_t, pwritev2, (int fd, const struct iovec *iov, int count, off_t offset, int flags))
 {
-	return WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev2)(fd, iov, count, offset, flags));
+	return written(fd, WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev2)(fd, iov, count, offset, flags)));
 }
 
 WRAP(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags))
@@ -265,19 +292,20 @@ WRAP(ssize_t, process_vm_writev,
 WRAP(int, stat, (const char *path, struct stat *stat))
 {
 	present(stat, sizeof(*stat), INTO);
-	return NEXT(stat)(path, stat);
+	return map_any() ? (int)as_libc(map_fstatat(AT_FDCWD, path, stat, 0)) : NEXT(stat)(path, stat);
 }
 
 WRAP(int, fstat, (int fd, struct stat *stat))
 {
 	present(stat, sizeof(*stat), INTO);
-	return NEXT(fstat)(fd, stat);
+	return map_any() ? (int)as_libc(map_fstat(fd, stat)) : NEXT(fstat)(fd, stat);
 }
 
 WRAP(int, lstat, (const char *path, struct stat *stat))
 {
 	present(stat, sizeof(*stat), INTO);
-	return NEXT(lstat)(path, stat);
+	return map_any() ? (int)as_libc(map_fstatat(AT_FDCWD, path, stat, AT_SYMLINK_NOFOLLOW))
+	                 : NEXT(lstat)(path, stat);
 }
 
 WRAP(int, nanosleep, (const struct timespec *want, struct timespec *left))

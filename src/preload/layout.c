@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* The calls by which a program changes its own layout: <uffd/user/layout.h> by libc's names. */
+/* The calls by which a program changes its own layout: map-memory.h and <uffd/user/layout.h> by libc's names. */
 #include <stdarg.h>
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/types.h>
 
+#include "preload/map-memory.h"
 #include "preload/next.h"
 #include "uffd/user/layout.h"
 
@@ -19,17 +20,17 @@ static void *as_address(long result)
 
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
-	return as_address(user_layout_mmap((uintptr_t)addr, len, prot, flags, fd, (uint64_t)offset));
+	return as_address(map_mmap((uintptr_t)addr, len, prot, flags, fd, (uint64_t)offset));
 }
 
 EXPORT void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off64_t offset)
 {
-	return as_address(user_layout_mmap((uintptr_t)addr, len, prot, flags, fd, (uint64_t)offset));
+	return as_address(map_mmap((uintptr_t)addr, len, prot, flags, fd, (uint64_t)offset));
 }
 
 EXPORT int munmap(void *addr, size_t len)
 {
-	return (int)as_libc(user_layout_munmap((uintptr_t)addr, len));
+	return (int)as_libc(map_munmap((uintptr_t)addr, len));
 }
 
 EXPORT void *mremap(void *addr, size_t old_len, size_t new_len, int flags, ...)
@@ -43,22 +44,22 @@ EXPORT void *mremap(void *addr, size_t old_len, size_t new_len, int flags, ...)
 		new_addr = va_arg(args, uintptr_t);
 		va_end(args);
 	}
-	return as_address(user_layout_mremap((uintptr_t)addr, old_len, new_len, flags, new_addr));
+	return as_address(map_mremap((uintptr_t)addr, old_len, new_len, flags, new_addr));
 }
 
 EXPORT int mprotect(void *addr, size_t len, int prot)
 {
-	return (int)as_libc(user_layout_mprotect((uintptr_t)addr, len, prot, -1));
+	return (int)as_libc(map_mprotect((uintptr_t)addr, len, prot, -1));
 }
 
 EXPORT int pkey_mprotect(void *addr, size_t len, int prot, int pkey)
 {
-	return (int)as_libc(user_layout_mprotect((uintptr_t)addr, len, prot, pkey));
+	return (int)as_libc(map_mprotect((uintptr_t)addr, len, prot, pkey));
 }
 
 EXPORT int madvise(void *addr, size_t len, int advice)
 {
-	return (int)as_libc(user_layout_madvise((uintptr_t)addr, len, advice));
+	return (int)as_libc(map_madvise((uintptr_t)addr, len, advice));
 }
 
 EXPORT int mlock(const void *addr, size_t len)

@@ -24,8 +24,20 @@ int map_mprotect(uint64_t addr, size_t len, int prot, int pkey);
 int map_madvise(uint64_t addr, size_t len, int advice);
 
 /*
- * A mapping for ourselves, read-only, of `len` bytes of the file from `offset` on, within its last page. Returns the address, or -errno.
+ * A mapping for ourselves, read-only, of `len` bytes of the file from `offset` on, within its last page. Returns the address, or -errno. With map_lock() held;
+ * so is map_unview().
  */
 long map_view(const struct map_file *file, uint64_t offset, size_t len);
+void map_unview(uint64_t addr, size_t len);
+
+/* Around a fork, outside of user_fork_prepare() and the others. */
+void map_fork_prepare(void);
+void map_fork_parent(void);
+void map_fork_child(void);
+
+/*
+ * Memory in which each touch is SIGBUS, as behind the end of a file. flags: MAP_FIXED and its like. Returns the address, or -errno.
+ */
+long map_place_void(uint64_t addr, size_t len, int prot, int flags);
 
 #endif

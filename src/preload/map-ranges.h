@@ -19,6 +19,7 @@ struct map_range {
 	uint64_t start, end;         /* whole pages */
 	const struct map_file *file; /* NULL: behind its end */
 	uint64_t offset;             /* of start, in the file */
+	int prot;                    /* as it was mapped */
 	bool shared;                 /* may not become writable */
 	bool unforked;               /* MADV_DONTFORK: the child has none of it */
 };
@@ -34,9 +35,9 @@ bool map_ranges_reach(uint64_t start, uint64_t end);
 int map_ranges_reserve(size_t count);
 
 void map_ranges_add(const struct map_range *range);
-void map_ranges_drop(uint64_t start, uint64_t end);                       /* takes up to one more */
-void map_ranges_move(uint64_t start, uint64_t end, uint64_t to);          /* up to two more; `to` is free */
-void map_ranges_unfork(uint64_t start, uint64_t end, bool unforked);      /* up to two more */
+void map_ranges_drop(uint64_t start, uint64_t end);                  /* takes up to one more */
+void map_ranges_move(uint64_t start, uint64_t end, uint64_t to);     /* up to two more; `to` is free */
+void map_ranges_unfork(uint64_t start, uint64_t end, bool unforked); /* up to two more */
 size_t map_ranges_count(void);
 struct map_range *map_ranges_at(size_t index); /* until the next change */
 

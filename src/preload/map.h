@@ -51,6 +51,10 @@ bool map_any(void);
 
 const char *map_socket(void);
 
+/* When `run` started, seconds: the times of files that are nowhere else. And the place of a file in the list. */
+int64_t map_started(void);
+size_t map_index(const struct map_file *file);
+
 /* For whoever executes a program: the setting as NAME=VALUE, or NULL. */
 const char *map_setting(void);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Children. fork(3) needs nothing here: it calls what the engine and this file have left with pthread_atfork(3). A child that shares the
+ * Children. fork(3) needs nothing here: it calls what the engine and this file have left with pthread_atfork(3), the engine first: so the
+ * lock of the mappings (map-ranges.h) is taken before the space's here as everywhere. A child that shares the
  * memory is a thread to the engine, and one of vfork(2) is too.
  */
 #include <linux/sched.h>
@@ -14,19 +15,38 @@
 
 #include "base/rawsys.h"
 #include "preload/descriptors.h"
+#include "preload/map-memory.h"
 #include "preload/next.h"
 #include "preload/process.h"
 #include "uffd/user/fork.h"
 
+static void files_in_child(void)
+{
+	descriptors_forked();
+	map_fork_child();
+}
+
 __attribute__((constructor)) static void listen_to_forks(void)
 {
-	pthread_atfork(NULL, NULL, descriptors_forked);
+	pthread_atfork(map_fork_prepare, map_fork_parent, files_in_child);
+}
+
+static void prepare(void)
+{
+	map_fork_prepare();
+	user_fork_prepare();
+}
+
+static void in_parent(void)
+{
+	user_fork_parent();
+	map_fork_parent();
 }
 
 static void in_child(void)
 {
 	user_fork_child();
-	descriptors_forked();
+	files_in_child();
 }
 
 static long ended(long result)
@@ -34,7 +54,7 @@ static long ended(long result)
 	if (result == 0)
 		in_child();
 	else
-		user_fork_parent();
+		in_parent();
 	return result;
 }
 
@@ -44,7 +64,7 @@ WRAP(pid_t, _Fork, (void))
 	pid_t pid;
 	int error;
 
-	user_fork_prepare();
+	prepare();
 	pid = NEXT(_Fork)();
 	error = errno;
 	ended(pid);
@@ -80,10 +100,10 @@ WRAP(int, clone, (int (*fn)(void *), void *stack, int flags, void *arg, ...))
 	va_end(args);
 	if ((flags & CLONE_VM) || !fn || !stack)
 		return NEXT(clone)(fn, stack, flags, arg, parent_tid, tls, child_tid);
-	user_fork_prepare();
+	prepare();
 	pid = NEXT(clone)(enter, stack, flags, &entry, parent_tid, tls, child_tid);
 	error = errno;
-	user_fork_parent();
+	in_parent();
 	errno = error;
 	return pid;
 }
@@ -107,6 +127,6 @@ long process_fork(long nr, const long args[6])
 {
 	if (!makes_process(nr, args))
 		return raw_syscall6(nr, args[0], args[1], args[2], args[3], args[4], args[5]);
-	user_fork_prepare();
+	prepare();
 	return ended(raw_syscall6(nr, args[0], args[1], args[2], args[3], args[4], args[5]));
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "preload/map.h"
 #include "preload/settings.h"
 #include "uffd/user/space.h"
 
@@ -78,7 +79,7 @@ size_t settings_room(char *const envp[])
 
 	while (envp && envp[count])
 		count++;
-	return count + 4;
+	return count + 5;
 }
 
 char *const *settings_environment(char *const envp[], char **room, char *text, size_t text_size)
@@ -88,20 +89,25 @@ char *const *settings_environment(char *const envp[], char **room, char *text, s
 	const char *preload = value_of(envp, "LD_PRELOAD");
 	size_t count = 0;
 
-	if (!library[0] || (preload && strstr(preload, library)))
+	if (!library[0] || (preload && strstr(preload, library) && (!map_any() || value_of(envp, SETTING_MAP))))
 		return envp;
 	text[0] = '\0';
-	if (!append(text, text_size, "LD_PRELOAD=") || !append(text, text_size, library) ||
-	    (preload && preload[0] && (!append(text, text_size, ":") || !append(text, text_size, preload))))
+	if (!append(text, text_size, "LD_PRELOAD=") ||
+	    (!(preload && strstr(preload, library)) && !append(text, text_size, library)) ||
+	    (preload && preload[0] &&
+	     ((!strstr(preload, library) && !append(text, text_size, ":")) || !append(text, text_size, preload))))
 		return envp;
 	for (; envp && *envp; envp++)
 		if (strncmp(*envp, "LD_PRELOAD=", 11) != 0 &&
+		    strncmp(*envp, SETTING_MAP "=", sizeof(SETTING_MAP)) != 0 &&
 		    strncmp(*envp, SETTING_ENGINE "=", sizeof(SETTING_ENGINE)) != 0)
 			room[count++] = *envp;
 	room[count++] = text;
 	room[count++] = now.kernel_first ? automatic : engine;
 	if (now.verbose && !value_of(envp, SETTING_VERBOSE))
 		room[count++] = verbose;
+	if (map_any())
+		room[count++] = (char *)map_setting();
 	room[count] = NULL;
 	return room;
 }

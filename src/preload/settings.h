@@ -8,6 +8,9 @@
  *	USERFAULT_RUN       "user": the user engine alone; "auto": where the kernel refuses
  *	USERFAULT_VERBOSE   "1": tell on standard error what is done
  *	USERFAULT_TRAP      "mprotect": hide pages without guard pages
+ *	USERFAULT_MAP       the files that a manager serves (map.h): lines, each with its end, which are a number that tells this `run` from
+ *	                    others, the time of its start, the path of the manager's socket; and for each file its path, its store, where it
+ *	                    begins in the store, and its size
  */
 #ifndef PRELOAD_SETTINGS_H
 #define PRELOAD_SETTINGS_H
@@ -18,6 +21,7 @@
 #define SETTING_ENGINE  "USERFAULT_RUN"
 #define SETTING_VERBOSE "USERFAULT_VERBOSE"
 #define SETTING_TRAP    "USERFAULT_TRAP"
+#define SETTING_MAP     "USERFAULT_MAP"
 
 struct settings {
 	bool kernel_first; /* ask the kernel before the user engine */

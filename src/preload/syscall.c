@@ -3,11 +3,14 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/rawsys.h"
 #include "preload/abi.h"
 #include "preload/descriptors.h"
+#include "preload/map-memory.h"
+#include "preload/map.h"
 #include "preload/next.h"
 #include "preload/process.h"
 #include "uffd/user/layout.h"
@@ -38,6 +41,16 @@ static long by_number(long nr, const long a[6])
 	case SYS_dup2:
 		return BY_NAME(dup2((int)a[0], (int)a[1]));
 #endif
+	case SYS_pread64:
+		return BY_NAME(pread64((int)a[0], (void *)a[1], (size_t)a[2], (off64_t)a[3]));
+	case SYS_fstat:
+		return BY_NAME(fstat((int)a[0], (struct stat *)a[1]));
+	case SYS_newfstatat:
+		return BY_NAME(fstatat((int)a[0], (const char *)a[1], (struct stat *)a[2], (int)a[3]));
+	case SYS_lseek:
+		return BY_NAME(lseek((int)a[0], (off_t)a[1], (int)a[2]));
+	case SYS_openat2:
+		return map_find((int)a[0], (const char *)a[1], 0) ? -ENOSYS : process_fork(nr, a);
 	case SYS_close:
 		return BY_NAME(close((int)a[0]));
 	case SYS_dup:
@@ -47,17 +60,17 @@ static long by_number(long nr, const long a[6])
 	case SYS_close_range:
 		return abi_close_range((unsigned)a[0], (unsigned)a[1], (unsigned)a[2]);
 	case SYS_mmap:
-		return user_layout_mmap((uint64_t)a[0], (size_t)a[1], (int)a[2], (int)a[3], (int)a[4], (uint64_t)a[5]);
+		return map_mmap((uint64_t)a[0], (size_t)a[1], (int)a[2], (int)a[3], (int)a[4], (uint64_t)a[5]);
 	case SYS_munmap:
-		return user_layout_munmap((uint64_t)a[0], (size_t)a[1]);
+		return map_munmap((uint64_t)a[0], (size_t)a[1]);
 	case SYS_mremap:
-		return user_layout_mremap((uint64_t)a[0], (size_t)a[1], (size_t)a[2], (int)a[3], (uint64_t)a[4]);
+		return map_mremap((uint64_t)a[0], (size_t)a[1], (size_t)a[2], (int)a[3], (uint64_t)a[4]);
 	case SYS_mprotect:
-		return user_layout_mprotect((uint64_t)a[0], (size_t)a[1], (int)a[2], -1);
+		return map_mprotect((uint64_t)a[0], (size_t)a[1], (int)a[2], -1);
 	case SYS_pkey_mprotect:
-		return user_layout_mprotect((uint64_t)a[0], (size_t)a[1], (int)a[2], (int)a[3]);
+		return map_mprotect((uint64_t)a[0], (size_t)a[1], (int)a[2], (int)a[3]);
 	case SYS_madvise:
-		return user_layout_madvise((uint64_t)a[0], (size_t)a[1], (int)a[2]);
+		return map_madvise((uint64_t)a[0], (size_t)a[1], (int)a[2]);
 	case SYS_mlock:
 		return user_layout_mlock((uint64_t)a[0], (size_t)a[1], 0);
 	case SYS_mlock2:

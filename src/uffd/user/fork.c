@@ -247,7 +247,8 @@ void user_fork_notice(void)
 	user_space_unlock_in_trap();
 }
 
-__attribute__((constructor)) static void listen(void)
+/* Before whoever stands above the engine: their locks are taken before ours, and in the child they find it in order. */
+__attribute__((constructor(200))) static void listen(void)
 {
 	pthread_atfork(user_fork_prepare, user_fork_parent, user_fork_child);
 }
