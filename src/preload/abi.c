@@ -614,7 +614,7 @@ static int close_all_but_ours(unsigned first, unsigned last, unsigned flags)
 	unsigned own;
 	int err = 0;
 
-	for (; !err && (own = user_own_next(first)) <= last; first = own + 1)
+	for (; !err && (own = user_own_next(first)) != UINT_MAX && own <= last; first = own + 1)
 		err = own > first ? (int)raw_syscall3(SYS_close_range, first, own - 1, flags) : 0;
 	return err || first > last ? err : (int)raw_syscall3(SYS_close_range, first, last, flags);
 }

@@ -79,11 +79,13 @@ static bool keeps_what_it_had(int fd)
  * Descriptors of served files (map.h), of which the kernel has refused to read or to write.
  */
 
-#define SERVED(call, served)                                                                       \
-	({                                                                                         \
-		ssize_t length_ = (call), result;                                                  \
-                                                                                                   \
-		length_ < 0 && errno == EBADF &&map_any() && (served) ? as_libc(result) : length_; \
+#define SERVED(call, served)                                                         \
+	({                                                                           \
+		ssize_t length_ = (call), result;                                    \
+                                                                                     \
+		if (length_ < 0 && errno == EBADF)                                   \
+			length_ = map_any() && (served) ? as_libc(result) : length_; \
+		length_;                                                             \
 	})
 
 static ssize_t written(int fd, ssize_t len)
@@ -240,6 +242,13 @@ WRAP(ssize_t, preadv2, (int fd, const struct iovec *iov, int count, off_t offset
 	                           : map_preadv(fd, iov, count, (uint64_t)offset, &result));
 }
 
+WRAP(ssize_t, preadv64v2, (int fd, const struct iovec *iov, int count, off64_t offset, int flags))
+{
+	return SERVED(WITH(fd, present_vector(iov, count, INTO), NEXT(preadv64v2)(fd, iov, count, offset, flags)),
+	              offset == -1 ? map_readv(fd, iov, count, &result)
+	                           : map_preadv(fd, iov, count, (uint64_t)offset, &result));
+}
+
 WRAP(ssize_t, pwritev, (int fd, const struct iovec *iov, int count, off_t offset))
 {
 	return written(fd, WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev)(fd, iov, count, offset)));
@@ -253,6 +262,12 @@ WRAP(ssize_t, pwritev64, (int fd, const struct iovec *iov, int count, off64_t of
 WRAP(ssize_t, pwritev2, (int fd, const struct iovec *iov, int count, off_t offset, int flags))
 {
 	return written(fd, WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev2)(fd, iov, count, offset, flags)));
+}
+
+WRAP(ssize_t, pwritev64v2, (int fd, const struct iovec *iov, int count, off64_t offset, int flags))
+{
+	return written(fd,
+	               WITH(fd, present_vector(iov, count, FROM), NEXT(pwritev64v2)(fd, iov, count, offset, flags)));
 }
 
 WRAP(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags))

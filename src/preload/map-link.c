@@ -199,6 +199,11 @@ int map_link_give(const struct map_range *range)
 	return give(range);
 }
 
+bool map_link_hides(void)
+{
+	return link_.uf.ops == &uf_engine_user;
+}
+
 /*
  * Children.
  */

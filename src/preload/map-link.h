@@ -8,6 +8,7 @@
 #ifndef PRELOAD_MAP_LINK_H
 #define PRELOAD_MAP_LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,9 @@ struct map_range;
  * cannot be reached, or refuses.
  */
 int map_link_give(const struct map_range *range);
+
+/* Whether pages of ours are missing to the kernel itself, because the user engine hides them. Without the lock, once there is a mapping. */
+bool map_link_hides(void);
 
 /* In the child of a fork: all ranges anew. Those that cannot be served any more become SIGBUS. */
 void map_link_forked(void);

@@ -12,9 +12,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "preload/map-link.h"
 #include "preload/map-memory.h"
 #include "preload/map-ranges.h"
 #include "preload/map.h"
+#include "uffd/trycopy.h"
 #include "uffd/user/layout.h"
 
 #define WINDOW  ((uint64_t)1 << 30) /* bytes of a file in one mapping */
@@ -117,17 +119,30 @@ void map_read_forked(void)
 		windows[i].users = 0;
 }
 
+/* On the user engine the kernel cannot wait for pages: this thread does. Returns up to where they are there; what follows is lost. */
+static uint64_t bring(uint64_t from, size_t len)
+{
+	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE), at = from;
+	char byte;
+
+	while (at < from + len && !try_copy(&byte, (const void *)(uintptr_t)at, 1))
+		at = (at & ~(page_size - 1)) + page_size;
+	return at < from + len ? at : from + len;
+}
+
 /* How many bytes were copied, or -EIO: the page cannot be had; or -EFAULT. */
 static ssize_t copy(void *to, uint64_t from, size_t len)
 {
-	size_t touched;
 	ssize_t copied;
 	char byte;
 
 	do {
-		touched = user_layout_present(from, len, false) + user_layout_present((uintptr_t)to, len, true);
-		copied = raw_process_vm_read(raw_getpid(), to, from, len);
-	} while (copied == -EFAULT && touched);
+		if (map_link_hides())
+			len = bring(from, len) - from;
+		user_layout_present((uintptr_t)to, len, true);
+		copied = len ? raw_process_vm_read(raw_getpid(), to, from, len) : -EIO;
+		/* Another thread may have given the page back (put_window()). */
+	} while (copied == -EFAULT && map_link_hides() && raw_process_vm_read(raw_getpid(), &byte, from, 1) != 1);
 	if (copied == -ENOSYS || copied == -EPERM) {
 		/* Refused by a filter: without the kernel's help a page that cannot be had is SIGBUS. */
 		memcpy(to, (const void *)(uintptr_t)from, len);

@@ -20,36 +20,42 @@ int map_write_error(int fd)
 }
 
 /*
- * By descriptor. These are made as they are, and then the error is put right: what is sealed is EPERM to the kernel.
+ * By descriptor. What is sealed is EPERM to the kernel.
  */
 
-static int changed(int fd, int result, int unless_writes)
+static int cut(int fd, int result)
 {
 	bool writes;
 
 	if (result < 0 && map_any() && map_of_fd(fd, &writes))
-		errno = writes ? EROFS : unless_writes;
+		errno = writes ? EROFS : EINVAL;
 	return result;
 }
 
 WRAP(int, ftruncate, (int fd, off_t size))
 {
-	return changed(fd, NEXT(ftruncate)(fd, size), EINVAL);
+	return cut(fd, NEXT(ftruncate)(fd, size));
 }
 
 WRAP(int, ftruncate64, (int fd, off64_t size))
 {
-	return changed(fd, NEXT(ftruncate64)(fd, size), EINVAL);
+	return cut(fd, NEXT(ftruncate64)(fd, size));
 }
+
+/* The kernel would allocate what is within the size. */
 
 WRAP(int, fallocate, (int fd, int mode, off_t offset, off_t len))
 {
-	return changed(fd, NEXT(fallocate)(fd, mode, offset, len), EBADF);
+	int err = map_any() ? map_write_error(fd) : 0;
+
+	return err ? (int)as_libc(err) : NEXT(fallocate)(fd, mode, offset, len);
 }
 
 WRAP(int, fallocate64, (int fd, int mode, off64_t offset, off64_t len))
 {
-	return changed(fd, NEXT(fallocate64)(fd, mode, offset, len), EBADF);
+	int err = map_any() ? map_write_error(fd) : 0;
+
+	return err ? (int)as_libc(err) : NEXT(fallocate64)(fd, mode, offset, len);
 }
 
 WRAP(int, posix_fallocate, (int fd, off_t offset, off_t len))

@@ -132,12 +132,12 @@ struct timespec map_mark(const struct map_file *file, bool writes)
 
 const struct map_file *map_of_stat(const struct stat *stat, bool *writes)
 {
-	size_t index = (size_t)stat->st_mtim.tv_nsec / 2;
+	size_t index = (size_t)stat->st_atim.tv_nsec / 2;
 
-	if ((uint64_t)stat->st_mtim.tv_sec != maps.number || index >= maps.count)
+	if ((uint64_t)stat->st_atim.tv_sec != maps.number || index >= maps.count)
 		return NULL;
 	if (writes)
-		*writes = stat->st_mtim.tv_nsec & 1;
+		*writes = stat->st_atim.tv_nsec & 1;
 	return &maps.files[index];
 }
 

@@ -8,8 +8,8 @@
  * that was refused looks whether the descriptor is such a one: others cost nothing.
  *
  * What a descriptor stands for is written in its file, so it stays known through dup(2), fork, exec, and over sockets: the time of the last
- * modification has the number of this `run` for its seconds, and which file, and whether it was opened for writing too, for its
- * nanoseconds.
+ * access has the number of this `run` for its seconds, and which file, and whether it was opened for writing too, for its nanoseconds. (The
+ * kernel changes it when a file is read, which this one never is; the time of modification changes even when a write is refused.)
  *
  *	map.c         which files there are, and whether a path or a descriptor is one of them
  *	map-open.c    descriptors

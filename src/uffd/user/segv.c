@@ -116,7 +116,8 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 		return true;
 	case USER_POISONED:
 		user_space_unlock_in_trap();
-		raise_sigbus(info, context);
+		if (!try_copy_failed(context))
+			raise_sigbus(info, context);
 		return true;
 	case USER_FAULT:
 		if (!(features & UFFD_FEATURE_SIGBUS)) {
