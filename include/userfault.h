@@ -5,6 +5,7 @@
 
 #include <userfault/dirty.h>
 #include <userfault/handover.h>
+#include <userfault/migrate.h>
 #include <userfault/pager.h>
 #include <userfault/store.h>
 #include <userfault/uffd.h>
