@@ -54,7 +54,7 @@ struct uf_destination;
 #define UF_MIGRATE_FIXED (1u << 1) /* there are pointers into it: it must lie at the same address on both sides */
 
 /*
- * Memory that moves. Both sides name the same regions in the same order, with the same lengths and flags. Address and length are multiples
+ * Memory that moves. Both sides name the same regions in the same order, with the same lengths, and FIXED or not. Address and length are multiples
  * of the system's page, which must be of one size on both. No huge pages of hugetlbfs.
  */
 struct uf_migrate_region {
@@ -122,8 +122,9 @@ struct uf_migrate_tls {
 	const char *psk;  /* or: the path of a file with one line, IDENTITY:KEY in hexadecimal digits */
 };
 
-/* Flags of both sides' options. A feature is in use when both sides have it. */
-#define UF_MIGRATE_CHECKSUM (1u << 0) /* CRC32C over all that is sent; refuse a peer that does not */
+/* Flags of both sides' options. */
+#define UF_MIGRATE_CHECKSUM \
+	(1u << 0) /* CRC-32C over all pages and all state, if one side asks for it. Headers have one always */
 #define UF_MIGRATE_ONE_CONNECTION \
 	(1u << 1) /* source: pages that are asked for go among all others. Slower; for where two cannot be had */
 
