@@ -230,3 +230,13 @@ uint64_t chain_access_flags(const void *signal_context)
 #endif
 	return flags;
 }
+
+bool chain_access_is_fetch(const void *signal_context, const void *address)
+{
+	const ucontext_t *context = signal_context;
+#if defined(__x86_64__)
+	return context->uc_mcontext.gregs[REG_RIP] == (greg_t)(uintptr_t)address;
+#elif defined(__aarch64__)
+	return context->uc_mcontext.pc == (uintptr_t)address;
+#endif
+}

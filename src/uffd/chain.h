@@ -47,4 +47,7 @@ bool chain_program_action(int sig, const struct sigaction *act, struct sigaction
 /* What the processor said about the access, in the words of a fault message: UFFD_PAGEFAULT_FLAG_WRITE, and _WP where known. */
 uint64_t chain_access_flags(const void *context);
 
+/* Whether what could not be accessed at `address` is the instruction itself. */
+bool chain_access_is_fetch(const void *context, const void *address);
+
 #endif

@@ -137,15 +137,21 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 }
 
 /*
- * Memory that is not registered was the source of a UFFDIO_MOVE just now, and so write-protected for a moment: if the access is allowed
- * (again), the trap is a late one. Guards give another code, and other protection makes the kernel refuse.
+ * Memory that is not registered was the source of a UFFDIO_MOVE just now, and so write-protected for a moment; or it was registered, and hidden,
+ * when the thread trapped, and is no more: if the access is allowed (again), the trap is a late one. Guards that are nobody's, and
+ * other protection, make the kernel refuse.
  */
 static bool is_late(const siginfo_t *info, const void *context)
 {
 	bool write = chain_access_flags(context) & UFFD_PAGEFAULT_FLAG_WRITE;
 	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 
-	return info->si_code == SEGV_ACCERR && user_deliver_has_moved() &&
+	/* Hidden by guards it is the other code. */
+	if (!(info->si_code == SEGV_ACCERR && user_deliver_has_moved()) &&
+	    !((info->si_code == SEGV_ACCERR || info->si_code == SEGV_MAPERR) && user_space_has_released()))
+		return false;
+	/* To read where one may not execute proves nothing. */
+	return !chain_access_is_fetch(context, info->si_addr) &&
 	       !raw_madvise((uint64_t)(uintptr_t)info->si_addr & ~(page_size - 1), page_size,
 	                    write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ);
 }

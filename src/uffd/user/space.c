@@ -464,11 +464,20 @@ static bool disarm(struct user_range *range)
 	return clean;
 }
 
+static _Atomic bool released;
+
+bool user_space_has_released(void)
+{
+	return atomic_load(&released);
+}
+
 /* False: it stays, as nobody's. */
 static bool release(size_t at)
 {
 	struct user_range *range = &space.slots[at].range;
 
+	/* Before the pages can be accessed, and so before whoever trapped on one can find that they can. */
+	atomic_store(&released, true);
 	user_window_close(range->memory.start, range->memory.end);
 	if (disarm(range)) {
 		drop(at);

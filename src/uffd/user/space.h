@@ -77,6 +77,9 @@ int user_space_register(struct user_object *object, uint64_t start, uint64_t end
 int user_space_unregister(struct user_object *object, uint64_t start, uint64_t end);
 void user_space_forget(struct user_object *object);
 
+/* Whether that was ever done: a thread may have trapped before, and ask only now. */
+bool user_space_has_released(void);
+
 /* The first range that ends behind addr, or NULL; and whether one overlaps [start, end). */
 struct user_range *user_space_next(uint64_t addr);
 bool user_space_in(uint64_t start, uint64_t end);
