@@ -187,6 +187,12 @@ bench_side pager_cold, pager_cold_8, pager_sequential, pager_sort, pager_replay,
 bench_side bare_warm_inline, bare_warm_thread, bare_scale_1, bare_scale_2, bare_scale_4, bare_scale_8;
 bench_side mmap_cold, mmap_cold_8, mmap_sequential, mmap_sort, bare_copy_set;
 
+/* migrate.c, and by hand in bare-migrate.c */
+bench_side migrate_postcopy, migrate_precopy, migrate_postcopy_one, migrate_checksum, migrate_request,
+	migrate_request_one;
+bench_side migrate_stopped, migrate_stall, migrate_total;
+bench_side raw_tcp_throughput, raw_tcp_time, bare_request;
+
 bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, bare_mprotect; /* bare.c */
 
 /* What the sides of one figure must agree on. */
@@ -211,6 +217,10 @@ bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, b
 #define KEYS_MIB     256   /* sorted */
 #define SORT_MIB     128   /* in so much memory */
 #define CACHE_MIB    64    /* read from a cache */
+/* And those of migrate.*. */
+#define MIGRATE_MIB 512   /* moved */
+#define BUSY_MIB    1024  /* of a program that writes; half of it was ever touched */
+#define BUSY_WRITES 20000 /* pages a second */
 /* Never 0, so that a page of zeros is noticed. */
 #define NUMBER(page) ((uint64_t)(page) + 1)
 

@@ -43,6 +43,15 @@ static const struct figure figures[] = {
 	{"pager.seq.cold", "GB/s", pager_sequential, mmap_sequential, FREE, .memory = MEMORY_MIB, .needs = LIMIT},
 	{"pager.sort", "s", pager_sort, mmap_sort, FREE, .memory = KEYS_MIB, .needs = LIMIT},
 	{"pager.workingset", "ms", pager_replay, pager_on_demand, FREE, .memory = SET_MIB, .needs = DISK},
+	{"migrate.throughput", "GB/s", migrate_postcopy, raw_tcp_throughput, FREE, .memory = 2 * MIGRATE_MIB},
+	{"migrate.throughput.precopy", "GB/s", migrate_precopy, raw_tcp_throughput, FREE, .memory = 2 * MIGRATE_MIB},
+	{"migrate.throughput.one", "GB/s", migrate_postcopy_one, raw_tcp_throughput, FREE, .memory = 2 * MIGRATE_MIB},
+	{"migrate.throughput.checksum", "GB/s", migrate_checksum, raw_tcp_throughput, FREE, .memory = 2 * MIGRATE_MIB},
+	{"migrate.request", "us", migrate_request, bare_request, FREE, .tail = true, .memory = 2 * MIGRATE_MIB},
+	{"migrate.request.one", "us", migrate_request_one, bare_request, FREE, .tail = true, .memory = 2 * MIGRATE_MIB},
+	{"migrate.stopped", "ms", migrate_stopped, raw_tcp_time, FREE, .memory = BUSY_MIB},
+	{"migrate.stall", "ms", migrate_stall, raw_tcp_time, FREE, .memory = BUSY_MIB},
+	{"migrate.total", "ms", migrate_total, raw_tcp_time, FREE, .memory = BUSY_MIB},
 	{"pager.workingset.memcpy", "ms", pager_replay, bare_copy_set, FREE, .memory = SET_MIB, .needs = DISK},
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/rawsys.h"
 #include "migrate/destination.h"
+#include "migrate/prompt.h"
 #include "store/thread.h"
 
 #define MESSAGES 64
@@ -150,6 +151,7 @@ static void *serve(void *arg)
 	bool usable = false, was_linked = false, quit = false;
 	uint64_t beat = 0;
 
+	prompt_here();
 	while (!quit) {
 		struct pollfd fds[3] = {{.fd = destination->kick, .events = POLLIN},
 		                        {.fd = uf_fd(destination->uf), .events = POLLIN},

@@ -7,11 +7,12 @@
 #include <errno.h>
 #include <time.h>
 
+#include "migrate/prompt.h"
 #include "migrate/source.h"
 #include "store/thread.h"
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
-#define BULK      ((size_t)256 << 10)
+#define BULK      ((size_t)64 << 10)
 #define BULK_ONE  ((size_t)64 << 10)
 #define SHORT     (512u << 10) /* bytes that wait in the system at most */
 #define SHORT_ONE (64u << 10)
@@ -123,8 +124,10 @@ static int read_requests(struct postcopy *postcopy)
 static void *serve_requests(void *arg)
 {
 	struct postcopy *postcopy = arg;
-	int err = read_requests(postcopy);
+	int err;
 
+	prompt_here();
+	err = read_requests(postcopy);
 	/* The other thread must not go on alone. */
 	if (err)
 		for (unsigned i = 0; i < postcopy->source->connections; i++)
@@ -289,8 +292,6 @@ int source_postcopy(struct uf_source *source)
 
 	if (err)
 		return err;
-	/* What it says of pages that were untouched is from before the stop. */
-	source->sender.entries_at = 0;
 	tally_phase(&source->tally, UF_MIGRATE_POSTCOPY);
 	stream_keep_short(&source->channels[0].stream, source->connections == 1 ? SHORT_ONE : SHORT);
 	sending = send_all(&postcopy);

@@ -9,7 +9,7 @@
 
 static uint64_t run_pages(const struct uf_source *source)
 {
-	return WIRE_RUN / source->regions.page_size;
+	return ((size_t)128 << 10) / source->regions.page_size;
 }
 
 /* Has the program, or the destination, had enough? */

@@ -31,21 +31,29 @@ void sender_close(struct sender *sender)
 	sender->pagemap = -1;
 }
 
-/* A look at it would make a page of it, if only of the page of zeros. */
-static bool is_untouched(struct sender *sender, const struct region *region, uint64_t addr, size_t page_size)
+/* Asks about [addr, end), as far as there is room. */
+static bool read_entries(struct sender *sender, uint64_t addr, uint64_t end, size_t page_size)
 {
-	uint64_t span = ENTRIES * page_size;
+	uint64_t count = (end - addr) / page_size, size;
 
+	if (count > ENTRIES)
+		count = ENTRIES;
+	size = count * sizeof(uint64_t);
+	sender->entries_at = addr;
+	sender->entries_end = addr + count * page_size;
+	if (raw_pread(sender->pagemap, sender->entries, size, addr / page_size * sizeof(uint64_t)) != (ssize_t)size)
+		sender->entries_end = addr;
+	return sender->entries_end > addr;
+}
+
+/* A look at it would make a page of it, if only of the page of zeros. `end`: of what will be asked about next. */
+static bool is_untouched(struct sender *sender, const struct region *region, uint64_t addr, uint64_t end,
+                         size_t page_size)
+{
 	if ((region->flags & UF_MIGRATE_SHARED) || sender->pagemap < 0)
 		return false;
-	if (!sender->entries_at || addr < sender->entries_at || addr >= sender->entries_at + span) {
-		sender->entries_at = addr;
-		if (raw_pread(sender->pagemap, sender->entries, ENTRIES * sizeof(uint64_t), addr / page_size * 8) !=
-		    ENTRIES * sizeof(uint64_t)) {
-			sender->entries_at = 0;
-			return false;
-		}
-	}
+	if ((addr < sender->entries_at || addr >= sender->entries_end) && !read_entries(sender, addr, end, page_size))
+		return false;
 	return !(sender->entries[(addr - sender->entries_at) / page_size] & HERE);
 }
 
@@ -128,10 +136,11 @@ int send_pages(struct uf_source *source, struct sender *sender, struct channel *
 {
 	const struct region *region = regions_of_page(&source->regions, from);
 	size_t size = source->regions.page_size;
+	uint64_t last = (uint64_t)(uintptr_t)region_page(&source->regions, region, end);
 	int err = 0;
 
-	if (live)
-		sender->entries_at = 0;
+	/* What it said before may not be so any more. */
+	sender->entries_end = sender->entries_at;
 	while (from < end && !err) {
 		bool zero = false, before = false;
 		uint64_t at = from;
@@ -140,7 +149,8 @@ int send_pages(struct uf_source *source, struct sender *sender, struct channel *
 		for (; at < end; at++, before = zero) {
 			char *page = region_page(&source->regions, region, at);
 
-			zero = is_untouched(sender, region, (uint64_t)(uintptr_t)page, size) || is_zero(page, size);
+			zero = is_untouched(sender, region, (uint64_t)(uintptr_t)page, last, size) ||
+			       is_zero(page, size);
 			if (at > from && zero != before)
 				break;
 		}

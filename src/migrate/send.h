@@ -14,9 +14,9 @@ struct uf_source;
 struct channel;
 
 struct sender {
-	int pagemap;                    /* /proc/self/pagemap, or -1: untouched pages are looked at */
-	uint64_t *entries;              /* what it says, from `entries_at` on */
-	uint64_t entries_at;            /* address; 0: nothing */
+	int pagemap;       /* /proc/self/pagemap, or -1: untouched pages are looked at */
+	uint64_t *entries; /* what it says of the pages from one address to another */
+	uint64_t entries_at, entries_end;
 	char *copy;                     /* of a run that changes while it is sent; or NULL */
 	uint64_t zeros_from, zeros_end; /* page numbers of zeros that have not been told of */
 };
