@@ -97,6 +97,27 @@ static int take_preface(struct uf_source *source, unsigned channel)
 	return 0;
 }
 
+/* In the order in which they come: the destination answers when it has all connections, and one that is broken already must be noticed. */
+static int take_prefaces(struct uf_source *source)
+{
+	unsigned missing = (1u << source->connections) - 1;
+	int err = 0;
+
+	while (missing && !err) {
+		const struct stream *streams[2] = {missing & 1 ? &source->channels[0].stream : NULL,
+		                                   missing & 2 ? &source->channels[1].stream : NULL};
+		int at = stream_wait_any(streams, source->options.timeout_ms);
+
+		if (at == -EAGAIN)
+			err = -ENOTCONN;
+		else
+			err = at < 0 ? at : take_preface(source, (unsigned)at);
+		if (at >= 0)
+			missing &= ~(1u << at);
+	}
+	return err;
+}
+
 static int agree_on_regions(struct uf_source *source)
 {
 	unsigned char raw[UF_MIGRATE_REGIONS * WIRE_REGION_SIZE];
@@ -181,8 +202,8 @@ static int agree(struct uf_source *source)
 
 	for (unsigned i = 0; i < source->connections && !err; i++)
 		err = send_preface(source, i);
-	for (unsigned i = 0; i < source->connections && !err; i++)
-		err = take_preface(source, i);
+	if (!err)
+		err = take_prefaces(source);
 	/* It will not take anything. */
 	if (!err && (source->peer_standing == WIRE_CANCELED || source->peer_standing == WIRE_COMPLETE))
 		return 0;

@@ -20,26 +20,41 @@ struct meeting {
 	int next; /* of the descriptors that were given */
 };
 
+/* How long to wait for the next, ms; -1: for ever. */
+static int patience(const struct meeting *meeting, bool half)
+{
+	uint64_t now = now_ns();
+
+	if (half)
+		return (int)GREETING;
+	if (!meeting->deadline)
+		return -1;
+	return now < meeting->deadline ? (int)((meeting->deadline - now) / 1000000) + 1 : 0;
+}
+
+/* -EAGAIN: of two connections the one that is here has ended, or the other does not come. */
 static int accept_one(struct meeting *meeting)
 {
 	struct uf_destination *destination = meeting->destination;
-	struct pollfd fds[2] = {{.fd = destination->listener, .events = POLLIN},
-	                        {.fd = destination->wake, .events = POLLIN}};
 	bool half = meeting->here[0] || meeting->here[1];
+	struct pollfd fds[3] = {
+		{.fd = destination->listener, .events = POLLIN},
+		{.fd = destination->wake, .events = POLLIN},
+		/* A source says nothing more before it is answered. */
+		{.fd = half ? destination->channels[meeting->here[1]].stream.fd : -1, .events = POLLIN},
+	};
 
 	for (;;) {
-		uint64_t now = now_ns();
-		int wait = half ? (int)GREETING : -1, fd, count;
+		int count = poll(fds, 3, patience(meeting, half)), fd;
 
-		if (meeting->deadline && now >= meeting->deadline)
-			return -ETIMEDOUT;
-		if (meeting->deadline && !half)
-			wait = (int)((meeting->deadline - now) / 1000000) + 1;
-		count = poll(fds, 2, wait);
+		if (count < 0 && errno == EINTR)
+			continue;
 		if (count > 0 && fds[1].revents)
 			return -ECANCELED;
 		if (!count)
 			return half ? -EAGAIN : -ETIMEDOUT;
+		if (fds[2].revents)
+			return -EAGAIN;
 		fd = accept4(destination->listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
 			return fd;

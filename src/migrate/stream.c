@@ -151,6 +151,30 @@ int stream_wait(const struct stream *stream, unsigned ms)
 	return wait_for(stream, POLLIN, ms);
 }
 
+int stream_wait_any(const struct stream *const streams[2], unsigned ms)
+{
+	struct pollfd fds[3] = {
+		{.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+	int count;
+
+	for (int i = 0; i < 2; i++) {
+		if (!streams[i])
+			continue;
+		if (stream_holds(streams[i]))
+			return i;
+		fds[i].fd = streams[i]->fd;
+		fds[2].fd = streams[i]->wake;
+	}
+	do
+		count = poll(fds, 3, (int)ms);
+	while (count < 0 && errno == EINTR);
+	if (count <= 0)
+		return count ? -errno : -EAGAIN;
+	if (fds[2].revents)
+		return -ECANCELED;
+	return fds[0].revents ? 0 : 1;
+}
+
 void stream_break(const struct stream *stream)
 {
 	if (stream->fd >= 0)

@@ -57,6 +57,9 @@ bool stream_has(const struct stream *stream);
 /* Waits until it has; -EAGAIN: not within `ms`. */
 int stream_wait(const struct stream *stream, unsigned ms);
 
+/* The same for two, of which one may be NULL: which. */
+int stream_wait_any(const struct stream *const streams[2], unsigned ms);
+
 /* Every send and receive fails from now on, also those that wait. Any thread. */
 void stream_break(const struct stream *stream);
 void stream_close(struct stream *stream);
