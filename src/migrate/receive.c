@@ -331,7 +331,9 @@ void *destination_receive(void *arg)
 			faults_link(destination);
 		if (!err)
 			err = take_all(destination);
-		faults_unlink(destination);
+		/* A source that shall be told of a cancellation is still to be talked to. */
+		if (destination_standing(destination) != DESTINATION_CANCELS)
+			faults_unlink(destination);
 		over = is_over(destination, &err);
 		destination_part(destination);
 	} while (!over);

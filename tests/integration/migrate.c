@@ -141,3 +141,278 @@ TEST(moves_shared_memory, "Shared memory moves as well.")
 			}),
 	                2);
 }
+
+/*
+ * Ends that are not the ordinary one.
+ */
+
+/* Two pairs of sockets: `here` for the source, `there` for the destination. */
+static void make_pairs(int here[2], int there[2])
+{
+	for (int i = 0; i < 2; i++) {
+		int pair[2];
+
+		CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+		here[i] = pair[0];
+		there[i] = pair[1];
+	}
+}
+
+static void cancel_in_precopy(void *arg, const struct uf_migrate_statistics *stats)
+{
+	struct migrated *migrated = arg;
+
+	if (stats->phase == UF_MIGRATE_PRECOPY)
+		uf_source_cancel(migrated->source);
+}
+
+TEST(source_cancels, "A migration that the source cancels ends on both sides; the program stays, and may move later.")
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.passes = 3,
+		.writes = true,
+		.engine = migrated_engine(),
+		.progress = cancel_in_precopy,
+	});
+	int here[2], there[2], later_here[2], later_there[2];
+	pid_t child;
+
+	make_pairs(here, there);
+	make_pairs(later_here, later_there);
+	child = fork();
+	if (!child) {
+		both_close(here, 2);
+		both_close(later_here, 2);
+		destination_here(migrated, NULL);
+		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), -ECANCELED);
+		CHECK_EQ(uf_destination_owner(migrated->destination), UF_OWNER_SOURCE);
+		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(later_there, 2)), 0);
+		destination_check(migrated);
+		_exit(0);
+	}
+	both_close(there, 2);
+	both_close(later_there, 2);
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), -ECANCELED);
+	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
+	CHECK_EQ(atomic_load(&migrated->shared->starts), 0);
+	CHECK_EQ(atomic_load(&migrated->shared->stops), atomic_load(&migrated->shared->resumes));
+	/* It does so each time, so another one. */
+	uf_source_close(migrated->source);
+	migrated->setup.progress = NULL;
+	atomic_store(&migrated->end, true);
+	CHECK_EQ(pthread_join(migrated->writer, NULL), 0);
+	atomic_store(&migrated->end, false);
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(later_here, 2)), 0);
+	CHECK_EQ(uf_source_cancel(migrated->source), -EALREADY);
+	reap(child);
+	source_gone(migrated);
+}
+
+/* The state is looked at: the last moment at which the destination can cancel. */
+static int cancel_there(void *arg, const void *state, size_t len)
+{
+	struct migrated *migrated = arg;
+
+	(void)state;
+	(void)len;
+	CHECK_EQ(uf_destination_cancel(migrated->destination), 0);
+	return 0;
+}
+
+static int refuse_state(void *arg, const void *state, size_t len)
+{
+	(void)arg;
+	(void)state;
+	(void)len;
+	return -EINVAL;
+}
+
+static void end_at_the_stop(int (*prepare)(void *arg, const void *state, size_t len))
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.passes = 1,
+		.writes = true,
+		.engine = migrated_engine(),
+		.prepare = prepare,
+	});
+	int here[2], there[2];
+	pid_t child;
+
+	make_pairs(here, there);
+	child = fork();
+	if (!child) {
+		both_close(here, 2);
+		destination_here(migrated, NULL);
+		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), -ECANCELED);
+		CHECK_EQ(atomic_load(&migrated->shared->starts), 0);
+		/* Nothing is left of it. */
+		for (size_t at = 0; at < migrated->len; at++)
+			CHECK(!migrated->memory[0][at]);
+		uf_destination_close(migrated->destination);
+		_exit(0);
+	}
+	both_close(there, 2);
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), -ECANCELED);
+	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
+	CHECK_EQ(atomic_load(&migrated->shared->stops), 1);
+	CHECK_EQ(atomic_load(&migrated->shared->resumes), 1);
+	reap(child);
+	source_gone(migrated);
+}
+
+TEST(destination_cancels,
+     "A destination that cancels at the last moment never begins, and the program goes on at the source.")
+{
+	end_at_the_stop(cancel_there);
+}
+
+TEST(state_is_refused, "So it does when the destination's program refuses the state.")
+{
+	end_at_the_stop(refuse_state);
+}
+
+TEST(regions_must_agree, "Other regions are refused, on both sides, and nothing is sent.")
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){.pages = PAGES, .engine = migrated_engine()});
+	int here[2], there[2];
+	pid_t child;
+
+	make_pairs(here, there);
+	child = fork();
+	if (!child) {
+		both_close(here, 2);
+		migrated->len -= page_size;
+		destination_here(migrated, NULL);
+		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), -EPROTONOSUPPORT);
+		_exit(0);
+	}
+	both_close(there, 2);
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), -EPROTONOSUPPORT);
+	CHECK_EQ(atomic_load(&migrated->shared->stops), 0);
+	reap(child);
+}
+
+/* The source dies in the middle of postcopy: it sends slowly. */
+static void source_that_dies(struct migrated *migrated, const int here[2])
+{
+	source_here(migrated);
+	uf_source_run(migrated->source, migrated_fds(here, 2));
+	_exit(0);
+}
+
+/* Of each page whether it is what the source had, or SIGBUS: in a child of nobody's, as both happen. */
+static void count_lost(struct migrated *migrated, size_t *whole, size_t *lost)
+{
+	*whole = *lost = 0;
+	for (size_t page = 0; page < migrated->setup.pages; page++) {
+		const char *at = migrated->memory[0] + page * page_size;
+		struct outcome outcome = try_read(at + 8);
+
+		if (outcome.signal) {
+			CHECK_EQ(outcome.signal, SIGBUS);
+			++*lost;
+			continue;
+		}
+		CHECK(!memcmp(at, migrated->model + page * page_size, page_size));
+		++*whole;
+	}
+}
+
+static void lose_source(unsigned abandon_ms)
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.engine = migrated_engine(),
+		.bandwidth = 4 << 20,
+		.no_touch = true,
+		.abandon_ms = abandon_ms,
+	});
+	struct uf_migrate_statistics stats = {.size = sizeof(stats)};
+	int here[2], there[2];
+	size_t whole, lost;
+	pid_t child;
+
+	make_pairs(here, there);
+	child = fork();
+	if (!child) {
+		both_close(there, 2);
+		source_that_dies(migrated, here);
+	}
+	both_close(here, 2);
+	catch_signals();
+	destination_here(migrated, NULL);
+	if (fork() == 0) {
+		while (!atomic_load(&migrated->shared->starts))
+			sched_yield();
+		kill(child, SIGKILL);
+		_exit(0);
+	}
+	CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), -ENOTCONN);
+	CHECK_EQ(uf_destination_owner(migrated->destination), UF_OWNER_DESTINATION);
+	if (abandon_ms) {
+		struct actor *waiting = act_read(migrated->memory[0] + (PAGES / 2 - 2) * page_size);
+
+		CHECK_EQ(actor_end(waiting).signal, SIGBUS);
+	} else {
+		CHECK_EQ(uf_destination_abandon(migrated->destination), 0);
+	}
+	CHECK_EQ(uf_destination_run(migrated->destination, "fd:1000"), -EALREADY);
+	count_lost(migrated, &whole, &lost);
+	CHECK(lost > 0);
+	CHECK_EQ(uf_destination_stats(migrated->destination, &stats), 0);
+	CHECK(stats.poisoned >= lost * page_size);
+	uf_destination_close(migrated->destination);
+	/* It outlives the object. */
+	count_lost(migrated, &whole, &lost);
+	CHECK(lost > 0);
+}
+
+TEST(lost_source_poisons,
+     "When the source is given up, what is missing is SIGBUS, never zeros, and what is here stays.")
+{
+	lose_source(0);
+}
+
+TEST(lost_source_poisons_by_itself,
+     "So it is after the time that the options say, also for a thread that waits already.")
+{
+	lose_source(200);
+}
+
+TEST(bad_arguments_are_refused, "What makes no sense is -EINVAL, and leaves nothing behind.")
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){.pages = 4, .engine = migrated_engine()});
+	struct uf_source_options options = {.size = sizeof(options)};
+	struct uf_migrate_region regions[2];
+	struct uf_source *source;
+
+	source_here(migrated);
+	memcpy(regions, migrated->regions, sizeof(regions));
+	CHECK_EQ(uf_source_open(&source, regions, 0, &options), -EINVAL);
+	CHECK_EQ(uf_source_open(&source, regions, UF_MIGRATE_REGIONS + 1, &options), -EINVAL);
+	CHECK_EQ(uf_source_open(&source, regions, 2, NULL), -EINVAL);
+	options.flags = 1u << 31;
+	CHECK_EQ(uf_source_open(&source, regions, 2, &options), -EINVAL);
+	options.flags = 0;
+	regions[1].name = regions[0].name;
+	CHECK_EQ(uf_source_open(&source, regions, 2, &options), -EINVAL);
+	regions[1] = regions[0];
+	regions[1].name = "another";
+	CHECK_EQ(uf_source_open(&source, regions, 2, &options), -EINVAL);
+	regions[0].len--;
+	CHECK_EQ(uf_source_open(&source, regions, 1, &options), -EINVAL);
+	for (const char *const *address =
+	             (const char *const[]){"", "tcp://", "tcp://host", "tcp://::1:7", "unix:", "fd:", "fd:x",
+	                                   "fd:1,2,3", "tcp://127.0.0.1:99999", NULL};
+	     *address; address++)
+		CHECK_EQ(uf_source_run(migrated->source, *address), -EINVAL);
+	CHECK_EQ(uf_source_run(migrated->source, "tcp://127.0.0.1:1"), -ENOTCONN);
+	CHECK_EQ(uf_source_reclaim(migrated->source), -EALREADY);
+	source_gone(migrated);
+}
