@@ -266,6 +266,8 @@ void source_disconnect(struct uf_source *source)
 		stream_close(&source->channels[i].stream);
 		source->channels[i].checksum = false;
 	}
+	/* What is held back belongs to what was, not to the next connection: the pages may be written to until then. */
+	source->sender.zeros_from = source->sender.zeros_end = 0;
 	source->connections = 0;
 	tally_connected(&source->tally, 0);
 }

@@ -36,8 +36,16 @@ static void run_destination(struct migrated *migrated)
 	_exit(0);
 }
 
+static bool has_ended(pid_t child)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	CHECK_EQ(waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+	return info.si_pid == child;
+}
+
 /* As often as need be. */
-static void run_source(struct migrated *migrated, struct proxy *proxy)
+static void run_source(struct migrated *migrated, struct proxy *proxy, pid_t destination)
 {
 	enum uf_migrate_owner owner = UF_OWNER_SOURCE;
 	int err;
@@ -56,6 +64,11 @@ static void run_source(struct migrated *migrated, struct proxy *proxy)
 		/* It has not begun there while it is ours. */
 		if (now == UF_OWNER_SOURCE)
 			CHECK_EQ(atomic_load(&migrated->shared->starts), 0);
+		/* Its end, if it has failed, and so is not there to come back to. */
+		if (has_ended(destination)) {
+			reap(destination);
+			FAIL("the destination has ended before the source");
+		}
 		owner = now;
 		if (atomic_load(&proxy->cuts) >= MOST_CUTS)
 			atomic_store(&proxy->calm, 1);
@@ -76,7 +89,7 @@ static unsigned move_through(const struct migrated_setup *setup, uint64_t seed)
 	migrated_wait_listening(migrated);
 	proxy = proxy_start(migrated->shared->address, seed);
 	source_here(migrated);
-	run_source(migrated, proxy);
+	run_source(migrated, proxy, child);
 	reap(child);
 	source_gone(migrated);
 	CHECK_EQ(atomic_load(&migrated->shared->starts), 1);
