@@ -49,7 +49,7 @@ static int read_reply(int fd, struct buffer *reply)
 	if (len < 0)
 		return (int)len;
 	kind = *buffer_bytes(reply);
-	if (!strchr("+-:$", kind) || len < 3)
+	if (!kind || !strchr("+-:$", kind) || len < 3)
 		return -EPROTO;
 	if (kind == '$') {
 		long bulk = strtol(buffer_bytes(reply) + 1, NULL, 10);

@@ -178,7 +178,7 @@ static void *depart(void *arg)
 	int err = check_forward(&m->forward, text, sizeof(text));
 
 	if (!err) {
-		err = send_heap(m);
+		err = m->ending ? -ECANCELED : send_heap(m);
 		if (err)
 			snprintf(text, sizeof(text), "the heap stays here: %s", strerror(-err));
 	}

@@ -273,6 +273,14 @@ static int send_errand(struct server *server, int (*function)(struct server *ser
 	return errand.result;
 }
 
+/* Taken, and not left pending: it shall not end the process when it is no longer blocked. */
+static bool take_signal(struct server *server)
+{
+	struct signalfd_siginfo info;
+
+	return read(server->signals, &info, sizeof(info)) > 0;
+}
+
 /* True: a signal has come, and it ends. */
 static bool dispatch(struct server *server, const struct epoll_event *events, int count)
 {
@@ -282,7 +290,7 @@ static bool dispatch(struct server *server, const struct epoll_event *events, in
 		void *what = events[i].data.ptr;
 
 		if (what == &server->signals)
-			end = true;
+			end = take_signal(server);
 		else if (what == &server->opts.listener)
 			accept_clients(server);
 		else if (what != &server->bell)
@@ -304,7 +312,7 @@ static bool stand_still(struct server *server)
 
 	if (poll(ready, 2, -1) > 0 && ready[1].revents)
 		run_errand(server);
-	return ready[0].revents;
+	return ready[0].revents && take_signal(server);
 }
 
 static bool watch(struct server *server, int fd, void *what)
