@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -120,6 +121,24 @@ int address_connect(const struct address *address, bool wait, int seconds)
 		return fd;
 	close(fd);
 	return err;
+}
+
+void address_name(int listener, char *text, size_t size)
+{
+	struct sockaddr_storage name = {0};
+	socklen_t len = sizeof(name);
+	char host[NI_MAXHOST], port[NI_MAXSERV];
+	bool v6;
+
+	*text = 0;
+	if (getsockname(listener, (struct sockaddr *)&name, &len))
+		return;
+	v6 = name.ss_family == AF_INET6;
+	if (name.ss_family == AF_UNIX)
+		snprintf(text, size, "unix:%s", ((struct sockaddr_un *)&name)->sun_path);
+	else if (!getnameinfo((struct sockaddr *)&name, len, host, sizeof(host), port, sizeof(port),
+	                      NI_NUMERICHOST | NI_NUMERICSERV))
+		snprintf(text, size, v6 ? "tcp://[%s]:%s" : "tcp://%s:%s", host, port);
 }
 
 void address_remove(const struct address *address)

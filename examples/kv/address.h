@@ -8,6 +8,7 @@
 #define KV_ADDRESS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/socket.h>
 
 struct address {
@@ -26,6 +27,9 @@ int address_listen(const struct address *address);
  * not block, and with TCP may still be connecting.
  */
 int address_connect(const struct address *address, bool wait, int seconds);
+
+/* Where a socket listens, in the form of address_parse(): the port is one that was chosen if that was 0. */
+void address_name(int listener, char *text, size_t size);
 
 /* Removes what address_listen() left in the file system. */
 void address_remove(const struct address *address);

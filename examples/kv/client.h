@@ -40,6 +40,7 @@ struct client {
 	struct resp parser;
 	bool closing; /* after what is in `out` */
 	bool held;    /* it waits for the end of a migration */
+	bool early;   /* it waits for the heap to arrive */
 	bool dead;    /* closed; freed when no event can lead to it any more */
 	struct client *next, *prev;
 };

@@ -245,6 +245,13 @@ static enum command_result execute_select(const struct request *request)
 	return is_word(request->args[1], "0") ? ok(request) : fail(request, "ERR DB index is out of range");
 }
 
+/* Whether the heap is still to arrive: the one question that is answered before. */
+static enum command_result execute_waits(const struct request *request)
+{
+	reply_integer(request->reply, !request->kv->heap);
+	return COMMAND_DONE;
+}
+
 static enum command_result execute_quit(const struct request *request)
 {
 	ok(request);
@@ -328,10 +335,11 @@ static const struct command commands[] = {
 	{"echo", 2, execute_echo},
 	{"select", 2, execute_select},
 	{"quit", -1, execute_quit},
+	{"waits", 1, execute_waits},
 	{"command", -1, execute_command},
 	{"config", 3, execute_config},
 	{"info", -1, execute_info},
-	{"migrateto", 3, execute_migrateto},
+	{"migrateto", 5, execute_migrateto},
 };
 
 static const struct command *find(struct slice name)
@@ -365,8 +373,8 @@ enum command_result command_execute(struct kv *kv, const struct slice *args, siz
 		buffer_print(reply, "-ERR wrong number of arguments for '%s' command\r\n", command->name);
 		return COMMAND_DONE;
 	}
-	if (!kv->heap && command->execute != execute_quit)
-		return fail(&request, "LOADING this server waits for its memory from another");
+	if (!kv->heap && command->execute != execute_waits && command->execute != execute_quit)
+		return COMMAND_EARLY;
 	kv->commands++;
 	return command->execute(&request);
 }

@@ -13,7 +13,7 @@
 
 /* What the commands work on. Touched by the server's thread only. */
 struct kv {
-	struct heap *heap; /* NULL: it has not arrived yet, and every command is answered with -LOADING */
+	struct heap *heap; /* NULL: it has not arrived yet, and commands wait for it */
 	uint64_t commands; /* executed; it goes with the heap when that moves */
 	uint64_t clients;  /* connected now */
 	uint64_t accepted; /* since the start of the process */
@@ -24,9 +24,10 @@ struct kv {
 };
 
 enum command_result {
-	COMMAND_DONE,    /* the reply has been added */
-	COMMAND_CLOSE,   /* so it has, and the connection ends behind it */
-	COMMAND_MIGRATE, /* MIGRATETO: args[1] and args[2] are addresses; the reply is the caller's to give */
+	COMMAND_DONE,  /* the reply has been added */
+	COMMAND_CLOSE, /* so it has, and the connection ends behind it */
+	COMMAND_EARLY, /* the heap is not here: nothing has been done, and it is to be executed when it is */
+	COMMAND_MIGRATE, /* MIGRATETO: args[1] to args[4] are for struct server_options; the reply is the caller's to give */
 };
 
 /* args: one or more, outside the heap. */

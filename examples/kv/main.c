@@ -40,24 +40,29 @@ enum { WRONG_USE = 2, CALL_SECONDS = 60 };
 
 struct settings {
 	const char *listen, *incoming;
-	const char *server, *to, *forward;
+	const char *server, *to, *forward, *passes;
 	uint64_t heap;
+	uint64_t bandwidth;
 	enum uf_engine engine;
 };
 
 static const char help[] =
 	"usage: kv --listen ADDRESS [--heap SIZE] [--incoming URI] [--engine NAME]\n"
-	"       kv migrate --server ADDRESS --to URI --forward ADDRESS\n"
+	"       kv migrate --server ADDRESS --to URI --forward ADDRESS [--passes N] [--bandwidth SIZE]\n"
 	"       kv digest --server ADDRESS\n"
 	"A key-value server that speaks the Redis protocol, and moves to another process while it is used.\n"
 	"  --listen ADDRESS   where clients connect: tcp://HOST:PORT or unix:PATH\n"
 	"  --heap SIZE        memory for keys and values; with K, M or G; 256M. The same on both sides of a migration\n"
 	"  --incoming URI     wait there for the memory of another server: tcp://HOST:PORT or unix:PATH\n"
 	"  --engine NAME      auto, kernel or user\n"
+	"When it is ready it prints \"incoming URI\" if it waits for one, and \"serving ADDRESS\"; a port 0 has become "
+	"one that is free.\n"
 	"migrate moves the memory of a server:\n"
 	"  --server ADDRESS   which one: where it listens\n"
 	"  --to URI           where another one waits for it: its --incoming\n"
 	"  --forward ADDRESS  where clients are handed on to: its --listen\n"
+	"  --passes N         times that memory is sent while it is still used, at most; 8. With 0 all of it follows\n"
+	"  --bandwidth SIZE   bytes a second for what is not touched, at most; with K, M or G; no limit\n"
 	"digest prints a hash of all keys and values, which does not depend on their order.\n";
 
 static _Noreturn __attribute__((format(printf, 2, 3))) void die(int status, const char *format, ...)
@@ -85,9 +90,14 @@ static uint64_t parse_size(const char *text)
 	if (end == text || *text == '-' || errno || (*end && (!suffix || end[1])))
 		die(WRONG_USE, "%s is not a size", text);
 	if (suffix && size >> (64 - 10 * (suffix - suffixes + 1)))
-		size = UINT64_MAX;
-	else if (suffix)
-		size <<= 10 * (suffix - suffixes + 1);
+		return UINT64_MAX;
+	return suffix ? size << (10 * (suffix - suffixes + 1)) : size;
+}
+
+static uint64_t parse_heap(const char *text)
+{
+	uint64_t size = parse_size(text);
+
 	if (size < HEAP_MIN_SIZE || size > HEAP_MAX_SIZE)
 		die(WRONG_USE, "a heap has 1M to 8192G");
 	/* Pages of the system, of whatever size, on both sides. */
@@ -108,17 +118,16 @@ static enum uf_engine parse_engine(const char *name)
 
 static struct settings parse(int argc, char **argv)
 {
-	enum { LISTEN = 1, HEAP, INCOMING, ENGINE, SERVER, TO, FORWARD, HELP };
+	enum { LISTEN = 1, HEAP, INCOMING, ENGINE, SERVER, TO, FORWARD, PASSES, BANDWIDTH, HELP };
 	static const struct option options[] = {
 		{"listen", 1, NULL, LISTEN},   {"heap", 1, NULL, HEAP},     {"incoming", 1, NULL, INCOMING},
 		{"engine", 1, NULL, ENGINE},   {"server", 1, NULL, SERVER}, {"to", 1, NULL, TO},
-		{"forward", 1, NULL, FORWARD}, {"help", 0, NULL, HELP},     {NULL, 0, NULL, 0}};
+		{"forward", 1, NULL, FORWARD}, {"passes", 1, NULL, PASSES}, {"bandwidth", 1, NULL, BANDWIDTH},
+		{"help", 0, NULL, HELP},       {NULL, 0, NULL, 0}};
 	struct settings settings = {.heap = DEFAULT_HEAP};
-	const char **const texts[] = {[LISTEN] = &settings.listen,
-	                              [INCOMING] = &settings.incoming,
-	                              [SERVER] = &settings.server,
-	                              [TO] = &settings.to,
-	                              [FORWARD] = &settings.forward};
+	const char **const texts[] = {
+		[LISTEN] = &settings.listen, [INCOMING] = &settings.incoming, [SERVER] = &settings.server,
+		[TO] = &settings.to,         [FORWARD] = &settings.forward,   [PASSES] = &settings.passes};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -126,7 +135,9 @@ static struct settings parse(int argc, char **argv)
 			fputs(help, stdout);
 			exit(0);
 		} else if (option == HEAP) {
-			settings.heap = parse_size(optarg);
+			settings.heap = parse_heap(optarg);
+		} else if (option == BANDWIDTH) {
+			settings.bandwidth = parse_size(optarg);
 		} else if (option == ENGINE) {
 			settings.engine = parse_engine(optarg);
 		} else if (option > 0 && option < HELP) {
@@ -199,7 +210,7 @@ static int run_server(const struct settings *settings)
 	char cause[256];
 	int err;
 
-	if (!settings->listen || settings->server || settings->to || settings->forward)
+	if (!settings->listen || settings->server || settings->to || settings->forward || settings->passes)
 		die(WRONG_USE, "a server is told where to --listen, and nothing of migrate; see --help");
 	address = parse_address(settings->listen);
 	prepare_process(true);
@@ -217,6 +228,9 @@ static int run_server(const struct settings *settings)
 	migration_serve(migration, server);
 	if (settings->incoming && migration_arrive(migration, settings->incoming, cause, sizeof(cause)))
 		die(1, "%s", cause);
+	address_name(opts.listener, cause, sizeof(cause));
+	printf("serving %s\n", cause);
+	fflush(stdout);
 	err = server_run(server);
 	/* A second signal ends it at once. */
 	prepare_process(false);
@@ -244,16 +258,20 @@ static int run_call(const char *where, int seconds, size_t count, const char *co
 
 static int run_migrate(const struct settings *settings)
 {
-	const char *const args[] = {"MIGRATETO", settings->to, settings->forward};
+	char bandwidth[24];
+	const char *const args[] = {"MIGRATETO", settings->to, settings->forward,
+	                            settings->passes ? settings->passes : "8", bandwidth};
 
 	if (!settings->server || !settings->to || !settings->forward || settings->listen || settings->incoming)
-		die(WRONG_USE, "migrate needs --server, --to and --forward, and nothing else; see --help");
-	return run_call(settings->server, 0, 3, args);
+		die(WRONG_USE, "migrate needs --server, --to and --forward; see --help");
+	snprintf(bandwidth, sizeof(bandwidth), "%llu", (unsigned long long)settings->bandwidth);
+	return run_call(settings->server, 0, 5, args);
 }
 
 static int run_digest(const struct settings *settings)
 {
-	if (!settings->server || settings->to || settings->forward || settings->listen || settings->incoming)
+	if (!settings->server || settings->to || settings->forward || settings->passes || settings->listen ||
+	    settings->incoming)
 		die(WRONG_USE, "digest needs --server, and nothing else; see --help");
 	return run_call(settings->server, CALL_SECONDS, 1, (const char *const[]){"DIGEST"});
 }

@@ -9,7 +9,7 @@
  *   a small state             What is not in the region: `struct state`, copied while the program stands still.
  *   a way to stop             server_stop(): when it returns nobody writes to the region any more, and server_resume() undoes it.
  *   a way to begin            server_begin(): the heap is found in memory that has not arrived yet. The program need not know: a touch of
- *                             what is missing takes longer, that is all.
+ *                             what is missing takes longer, that is all. Clients that come before that wait for it.
  *   no system calls with      A buffer that a system call uses must not lie in the region, where the engine does not serve the touches
  *   the region's memory       of the kernel. The server receives and sends from buffers of its own (buffer.h).
  *
@@ -44,7 +44,7 @@
 #include "migrate.h"
 #include "server.h"
 
-enum { PASSES = 8, PROBE_SECONDS = 10 };
+enum { PROBE_SECONDS = 10 };
 
 enum role {
 	STAYS,
@@ -69,7 +69,9 @@ struct migration {
 	struct state state;
 	char uri[256];
 	struct address forward;
-	bool forwarded; /* of the migration's thread */
+	unsigned passes;
+	uint64_t bandwidth; /* 0: no limit */
+	bool forwarded;     /* of the migration's thread */
 	atomic_bool ending;
 
 	pthread_t thread;
@@ -81,6 +83,7 @@ struct migration {
 	struct uf_source *source;
 	struct uf_destination *destination;
 	struct uf_migrate_statistics last; /* of the migration that has ended */
+	const char *served_by;             /* the engine, at the destination */
 };
 
 static void say_failed(void *arg, const char *cause)
@@ -154,14 +157,12 @@ static void close_source(struct migration *m, bool left)
 		munmap(m->region.addr, m->region.len);
 }
 
-/*
- * Clients are to be forwarded to a server that waits for this heap. One that holds another heap, or is this very server, answers otherwise.
- */
+/* Clients are to be forwarded to a server that waits for a heap. One that has a heap, or is this very server, answers otherwise. */
 static int check_forward(const struct address *forward, char *cause, size_t size)
 {
 	struct buffer reply = {0};
-	int result = call(forward, PROBE_SECONDS, 1, (const char *const[]){"PING"}, &reply);
-	bool waits = result == 1 && !strncmp(buffer_bytes(&reply), "LOADING ", 8);
+	int result = call(forward, PROBE_SECONDS, 1, (const char *const[]){"WAITS"}, &reply);
+	bool waits = !result && !strcmp(buffer_bytes(&reply), "1");
 
 	buffer_free(&reply);
 	if (result < 0)
@@ -171,31 +172,37 @@ static int check_forward(const struct address *forward, char *cause, size_t size
 	return waits ? 0 : -ENOTCONN;
 }
 
-static void *depart(void *arg)
+/* To the client that asked for it. */
+static void tell(struct migration *m, int err, const char *cause)
 {
-	struct migration *m = arg;
-	char text[256] = "";
-	int err = check_forward(&m->forward, text, sizeof(text));
+	char text[400];
 
-	if (!err) {
-		err = m->ending ? -ECANCELED : send_heap(m);
-		if (err)
-			snprintf(text, sizeof(text), "the heap stays here: %s", strerror(-err));
-	}
 	if (!err)
-		go_over(m);
-	close_source(m, !err);
-	if (err) {
-		char error[300];
-
-		snprintf(error, sizeof(error), "ERR %s", text);
-		server_answer(m->server, true, error);
-	} else {
 		snprintf(text, sizeof(text), "moved: %.1f MiB before the stop and %.1f after it, stopped for %.1f ms",
 		         (double)m->last.precopy / 1048576, (double)m->last.postcopy / 1048576,
 		         (double)m->last.stopped_ns / 1e6);
-		server_answer(m->server, false, text);
-	}
+	else if (*cause)
+		snprintf(text, sizeof(text), "ERR %s", cause);
+	else
+		snprintf(text, sizeof(text), "ERR the heap stays here: %s",
+		         *m->last.last_error ? m->last.last_error
+		         : err == -ENOTCONN  ? "no connection"
+		                             : strerror(-err));
+	server_answer(m->server, err, text);
+}
+
+static void *depart(void *arg)
+{
+	struct migration *m = arg;
+	char cause[256] = "";
+	int err = check_forward(&m->forward, cause, sizeof(cause));
+
+	if (!err)
+		err = m->ending ? -ECANCELED : send_heap(m);
+	if (!err)
+		go_over(m);
+	close_source(m, !err);
+	tell(m, err, cause);
 	return NULL;
 }
 
@@ -208,12 +215,23 @@ static bool copy_text(struct slice text, char *copy, size_t size)
 	return true;
 }
 
+static bool to_number(struct slice text, uint64_t *number)
+{
+	char copy[20], *end;
+
+	if (!copy_text(text, copy, sizeof(copy)) || *copy < '0' || *copy > '9')
+		return false;
+	*number = strtoull(copy, &end, 10);
+	return !*end;
+}
+
 static int open_source(struct migration *m)
 {
 	struct uf_source_options opts = {
 		.size = sizeof(opts),
 		.flags = UF_MIGRATE_CHECKSUM,
-		.passes = PASSES,
+		.passes = m->passes,
+		.bandwidth = m->bandwidth,
 		.engine = m->engine,
 		.stop = stop,
 		.resume = resume,
@@ -233,27 +251,20 @@ static void join(struct migration *m)
 }
 
 /* With the lock held. */
-static int begin_departure(struct migration *m, char *cause, size_t size)
+static int begin_departure(struct migration *m)
 {
 	int err;
 
-	if (m->role != STAYS) {
-		snprintf(cause, size, "the heap is already on its way");
-		return -EBUSY;
-	}
 	/* One that has failed before. */
 	join(m);
 	err = open_source(m);
-	if (err) {
-		snprintf(cause, size, "cannot move the heap: %s", strerror(-err));
+	if (err)
 		return err;
-	}
 	m->role = DEPARTS;
 	m->forwarded = false;
 	err = -pthread_create(&m->thread, NULL, depart, m);
 	m->started = !err;
 	if (err) {
-		snprintf(cause, size, "no thread: %s", strerror(-err));
 		uf_source_close(m->source);
 		m->source = NULL;
 		m->role = STAYS;
@@ -261,26 +272,39 @@ static int begin_departure(struct migration *m, char *cause, size_t size)
 	return err;
 }
 
-int migration_depart(void *arg, struct slice uri, struct slice forward, char *cause, size_t size)
+/* What is wrong with what MIGRATETO was given, or NULL. */
+static const char *take_args(struct migration *m, const struct slice args[4])
+{
+	char forward[256];
+	uint64_t passes;
+
+	if (!copy_text(args[0], m->uri, sizeof(m->uri)))
+		return "a destination is tcp://HOST:PORT or unix:PATH";
+	if (!copy_text(args[1], forward, sizeof(forward)) || address_parse(&m->forward, forward))
+		return "clients are forwarded to tcp://HOST:PORT or unix:PATH";
+	if (!to_number(args[2], &passes) || passes > 1000)
+		return "passes are 0 to 1000";
+	if (!to_number(args[3], &m->bandwidth))
+		return "the bandwidth is a number of bytes a second";
+	m->passes = (unsigned)passes;
+	return NULL;
+}
+
+int migration_depart(void *arg, const struct slice args[4], char *cause, size_t size)
 {
 	struct migration *m = arg;
-	char text[256];
-	struct address address;
-	int err;
+	const char *wrong;
+	int err = -EINVAL;
 
-	if (!copy_text(forward, text, sizeof(text)) || address_parse(&address, text)) {
-		snprintf(cause, size, "clients are forwarded to tcp://HOST:PORT or unix:PATH");
-		return -EINVAL;
-	}
 	pthread_mutex_lock(&m->lock);
-	if (m->role == STAYS && !copy_text(uri, m->uri, sizeof(m->uri))) {
-		snprintf(cause, size, "a destination is tcp://HOST:PORT or unix:PATH");
-		err = -EINVAL;
-	} else {
-		m->forward = m->role == STAYS ? address : m->forward;
-		err = begin_departure(m, cause, size);
-	}
+	wrong = m->role == STAYS ? take_args(m, args) : "the heap is already on its way";
+	if (!wrong)
+		err = begin_departure(m);
 	pthread_mutex_unlock(&m->lock);
+	if (wrong)
+		snprintf(cause, size, "%s", wrong);
+	else if (err)
+		snprintf(cause, size, "cannot move the heap: %s", strerror(-err));
 	return err;
 }
 
@@ -356,12 +380,17 @@ int migration_arrive(struct migration *m, const char *uri, char *cause, size_t s
 		return err;
 	}
 	m->role = ARRIVES;
+	m->served_by = uf_destination_engine(m->destination) == UF_ENGINE_USER ? "user" : "kernel";
 	err = uf_destination_listen(m->destination, uri);
+	if (!err)
+		err = uf_destination_address(m->destination, m->uri, sizeof(m->uri));
 	if (!err)
 		err = -pthread_create(&m->thread, NULL, arrive, m);
 	m->started = !err;
 	if (err)
 		snprintf(cause, size, "cannot wait at %s: %s", uri, strerror(-err));
+	else
+		printf("incoming %s\n", m->uri);
 	return err;
 }
 
@@ -389,9 +418,8 @@ void migration_describe(void *arg, struct buffer *text)
 	else if (m->destination)
 		uf_destination_stats(m->destination, &stats);
 	buffer_print(text, "migration_role:%s\r\n", roles[m->role]);
-	if (m->destination)
-		buffer_print(text, "migration_engine:%s\r\n",
-		             uf_destination_engine(m->destination) == UF_ENGINE_USER ? "user" : "kernel");
+	if (m->served_by)
+		buffer_print(text, "migration_engine:%s\r\n", m->served_by);
 	pthread_mutex_unlock(&m->lock);
 	buffer_print(text, "migration_phase:%s\r\n", stats.connections ? phase_name(stats.phase) : "none");
 	buffer_print(text,

@@ -23,11 +23,11 @@ int migration_open(struct migration **out, void *memory, uint64_t size, enum uf_
 /* The server that is stopped and begun; before anything else. */
 void migration_serve(struct migration *migration, struct server *server);
 
-/* Waits in the background for a heap to come to an address. 0, or -errno with a cause. */
+/* Waits in the background for a heap to come to an address, and prints which. 0, or -errno with a cause. */
 int migration_arrive(struct migration *migration, const char *uri, char *cause, size_t size);
 
 /* For struct server_options. */
-int migration_depart(void *migration, struct slice uri, struct slice forward, char *cause, size_t size);
+int migration_depart(void *migration, const struct slice args[4], char *cause, size_t size);
 void migration_describe(void *migration, struct buffer *text);
 
 /*

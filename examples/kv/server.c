@@ -16,7 +16,7 @@
 #include "commands.h"
 #include "server.h"
 
-enum { EVENTS = 64, PIECE = 65536, FEW_SLICES = 64 };
+enum { EVENTS = 64, PIECE = 65536 };
 
 enum mode {
 	SERVING,
@@ -39,6 +39,8 @@ struct server {
 	struct address forward;
 	struct client *clients;
 	struct client *dead;
+	struct slice *args; /* of the command that is executed */
+	size_t room;
 	int epoll, signals;
 	bool full;  /* no more descriptors: it does not accept until a client leaves */
 	bool ended; /* as `errand`, under the lock */
@@ -94,37 +96,52 @@ static bool begin_migration(struct server *server, struct client *client, const 
 {
 	char cause[256] = "", error[300];
 
-	if (server->opts.migrate(server->opts.arg, args[1], args[2], cause, sizeof(cause)) >= 0)
+	if (server->opts.migrate(server->opts.arg, args + 1, cause, sizeof(cause)) >= 0)
 		return true;
 	snprintf(error, sizeof(error), "ERR %s", cause);
 	reply_error(&client->out, error);
 	return false;
 }
 
-static void execute(struct server *server, struct client *client)
+/* The arguments where they lie in the buffer now; false: no memory. */
+static bool find_args(struct server *server, const struct client *client)
 {
 	const char *data = buffer_bytes(&client->in);
 	size_t count = client->parser.count;
-	struct slice few[FEW_SLICES], *args = count <= FEW_SLICES ? few : calloc(count, sizeof(*args));
 
-	if (!args) {
+	if (count > server->room) {
+		struct slice *args = realloc(server->args, count * sizeof(*args));
+
+		if (!args)
+			return false;
+		server->args = args;
+		server->room = count;
+	}
+	for (size_t i = 0; i < count; i++)
+		server->args[i] = resp_arg(&client->parser, data, i);
+	return true;
+}
+
+/* The request of the parser, which is done with then, unless it must wait. */
+static void execute(struct server *server, struct client *client)
+{
+	if (!find_args(server, client)) {
 		client->out.failed = true;
 		return;
 	}
-	for (size_t i = 0; i < count; i++)
-		args[i] = resp_arg(&client->parser, data, i);
-	switch (command_execute(&server->kv, args, count, &client->out)) {
+	switch (command_execute(&server->kv, server->args, client->parser.count, &client->out)) {
 	case COMMAND_DONE:
 		break;
 	case COMMAND_CLOSE:
 		client->closing = true;
 		break;
+	case COMMAND_EARLY:
+		client->early = true;
+		break;
 	case COMMAND_MIGRATE:
-		client->held = begin_migration(server, client, args);
+		client->held = begin_migration(server, client, server->args);
 		break;
 	}
-	if (args != few)
-		free(args);
 }
 
 /* One command of what has been received; false if there is none, or none is to be executed now. */
@@ -133,7 +150,8 @@ static bool execute_next(struct server *server, struct client *client)
 	struct buffer *in = &client->in;
 	enum resp_result result;
 
-	if (client->closing || client->held || client->out.failed || buffer_length(&client->out) >= CLIENT_ENOUGH)
+	if (client->closing || client->held || client->early || client->out.failed ||
+	    buffer_length(&client->out) >= CLIENT_ENOUGH)
 		return false;
 	result = resp_parse(&client->parser, in->data ? buffer_bytes(in) : "", buffer_length(in));
 	if (result == RESP_MORE)
@@ -145,7 +163,8 @@ static bool execute_next(struct server *server, struct client *client)
 	}
 	if (client->parser.count)
 		execute(server, client);
-	buffer_consume(in, client->parser.at);
+	if (!client->early)
+		buffer_consume(in, client->parser.at);
 	resp_next(&client->parser);
 	return true;
 }
@@ -164,11 +183,11 @@ static bool serve(struct server *server, struct client *client)
 		if (!end_send(&client->here, out) || out->failed)
 			return false;
 	} while (more && buffer_length(out) < CLIENT_ENOUGH);
-	if ((client->closing || client->here.finished) && !client->held && !buffer_length(out))
+	if ((client->closing || client->here.finished) && !client->held && !client->early && !buffer_length(out))
 		return false;
 	if (buffer_length(out))
 		events |= EPOLLOUT;
-	else if (!client->held)
+	else if (!client->held && !client->early)
 		events |= EPOLLIN;
 	return end_arm(&client->here, server->epoll, events);
 }
@@ -393,6 +412,7 @@ void server_close(struct server *server)
 	while (server->clients)
 		close_client(server, server->clients);
 	free_dead(server);
+	free(server->args);
 	close_fd(server->signals);
 	close_fd(server->epoll);
 	close_fd(server->bell);
@@ -412,6 +432,11 @@ static int begin(struct server *server, void *arg)
 
 	server->kv.heap = beginning->heap;
 	server->kv.commands = beginning->commands;
+	for (struct client *client = server->clients, *next; client; client = next) {
+		next = client->next;
+		client->early = false;
+		client_event(server, &client->here, 0);
+	}
 	return 0;
 }
 

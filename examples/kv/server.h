@@ -19,13 +19,15 @@
 struct server;
 
 struct server_options {
-	int listener;      /* of address_listen() */
-	struct heap *heap; /* NULL: server_begin() brings it; until then all commands are answered with -LOADING */
+	int listener; /* of address_listen() */
+	struct heap *
+		heap; /* NULL: server_begin() brings it, and until then all commands wait, but WAITS, which tells that */
 	/*
-	 * MIGRATETO: starts to move the heap to uri, in the background, so that forward is where it is served then. 0: the client
-	 * waits for server_answer(). -errno: `cause` says why not. On the server's thread.
+	 * MIGRATETO: starts to move the heap, in the background. args: where to; where it is served then; how many passes of precopy;
+	 * bytes a second, or 0.
+	 * 0: the client waits for server_answer(). -errno: `cause` says why not. On the server's thread.
 	 */
-	int (*migrate)(void *arg, struct slice uri, struct slice forward, char *cause, size_t size);
+	int (*migrate)(void *arg, const struct slice args[4], char *cause, size_t size);
 	/* For INFO: adds lines that end with CR LF. On the server's thread. */
 	void (*describe)(void *arg, struct buffer *text);
 	void *arg;
@@ -40,7 +42,7 @@ int server_run(struct server *server);
 /* Closes the connections of the clients. Nobody may be in a function of the server. NULL is allowed. */
 void server_close(struct server *server);
 
-/* The heap has arrived; commands that were executed on it before, for INFO. */
+/* The heap has arrived, and so what waited for it is executed. commands: those that were executed on it before, for INFO. */
 int server_begin(struct server *server, struct heap *heap, uint64_t commands);
 
 /* Stands still: nothing is executed or sent, nobody writes to the heap. What clients send stays where it is. Tells commands executed so far. */
