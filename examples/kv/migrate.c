@@ -80,6 +80,7 @@ struct migration {
 	/* Over what follows: the server's thread asks for statistics, the migration's opens and closes. */
 	pthread_mutex_t lock;
 	enum role role;
+	enum role next_role; /* when the client that asked for it is answered */
 	struct uf_source *source;
 	struct uf_destination *destination;
 	struct uf_migrate_statistics last; /* of the migration that has ended */
@@ -151,7 +152,7 @@ static void close_source(struct migration *m, bool left)
 	uf_source_stats(m->source, &m->last);
 	uf_source_close(m->source);
 	m->source = NULL;
-	m->role = left ? HAS_LEFT : STAYS;
+	m->next_role = left ? HAS_LEFT : STAYS;
 	pthread_mutex_unlock(&m->lock);
 	if (left)
 		munmap(m->region.addr, m->region.len);
@@ -172,6 +173,16 @@ static int check_forward(const struct address *forward, char *cause, size_t size
 	return waits ? 0 : -ENOTCONN;
 }
 
+/* Not earlier: the next attempt waits for the end of this thread, and this thread for the server to give the answer. */
+static void settle(void *arg)
+{
+	struct migration *m = arg;
+
+	pthread_mutex_lock(&m->lock);
+	m->role = m->next_role;
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* To the client that asked for it. */
 static void tell(struct migration *m, int err, const char *cause)
 {
@@ -188,7 +199,7 @@ static void tell(struct migration *m, int err, const char *cause)
 		         *m->last.last_error ? m->last.last_error
 		         : err == -ENOTCONN  ? "no connection"
 		                             : strerror(-err));
-	server_answer(m->server, err, text);
+	server_answer(m->server, err, text, settle, m);
 }
 
 static void *depart(void *arg)

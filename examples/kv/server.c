@@ -492,12 +492,15 @@ int server_forward(struct server *server, const struct address *to)
 struct answer {
 	bool failed;
 	const char *text;
+	void (*settled)(void *arg);
+	void *arg;
 };
 
 static int answer(struct server *server, void *arg)
 {
 	const struct answer *answer = arg;
 
+	answer->settled(answer->arg);
 	for (struct client *client = server->clients, *next; client; client = next) {
 		next = client->next;
 		if (!client->held)
@@ -512,7 +515,7 @@ static int answer(struct server *server, void *arg)
 	return 0;
 }
 
-int server_answer(struct server *server, bool failed, const char *text)
+int server_answer(struct server *server, bool failed, const char *text, void (*settled)(void *arg), void *arg)
 {
-	return send_errand(server, answer, &(struct answer){failed, text});
+	return send_errand(server, answer, &(struct answer){failed, text, settled, arg});
 }

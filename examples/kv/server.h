@@ -54,7 +54,10 @@ int server_resume(struct server *server);
 /* And goes on as a proxy: each client is given a connection to that address. The heap is never touched again. */
 int server_forward(struct server *server, const struct address *to);
 
-/* The reply to the client that sent MIGRATETO: an error, or a text. */
-int server_answer(struct server *server, bool failed, const char *text);
+/*
+ * The reply to the client that sent MIGRATETO: an error, or a text. Before it, settled(arg) is called on the server's thread: a client that has the
+ * reply finds everything as it says.
+ */
+int server_answer(struct server *server, bool failed, const char *text, void (*settled)(void *arg), void *arg);
 
 #endif

@@ -50,6 +50,23 @@ stop_all() { # the source needs nobody any more, nor does the destination need i
 	pids=()
 }
 
+start_load() { # clients that know what each answer must be
+	mkfifo "$dir/go" "$dir/ready"
+	"$load" "$source" 8 <"$dir/go" >"$dir/ready" &
+	load_pid=$!
+	exec {go}>"$dir/go" {ready}<"$dir/ready"
+	read -r word <&"$ready"
+	[ "$word" = ready ]
+}
+
+end_load() {
+	exec {go}>&-
+	wait "$load_pid"
+	grep -q 'commands$' <&"$ready"
+	exec {ready}<&-
+	rm "$dir/go" "$dir/ready"
+}
+
 # What is there before is there after it, on either address; and what is the destination's is not the source's any more.
 pair 12M
 redis-benchmark -p "${source##*:}" -t set -n 20000 -r 10000 -d 500 -P 16 -q >/dev/null
@@ -91,21 +108,12 @@ migrate
 [ "$(redis-cli -p "${destination##*:}" get one)" = 3 ]
 stop_all
 
-# Under clients that know what each answer must be. They began before it moves, and end after it.
+# Under load, that begins before it moves and ends after it.
 for passes in 0 8; do
 	pair 64M "unix:$dir/socket" "unix:$dir/incoming"
-	mkfifo "$dir/go" "$dir/ready"
-	"$load" "$source" 8 <"$dir/go" >"$dir/ready" &
-	load_pid=$!
-	exec {go}>"$dir/go" {ready}<"$dir/ready"
-	read -r word <&"$ready"
-	[ "$word" = ready ]
+	start_load
 	migrate --passes "$passes" --bandwidth 100M
-	exec {go}>&-
-	wait "$load_pid"
-	grep -q 'commands$' <&"$ready"
-	exec {ready}<&-
-	rm "$dir/go" "$dir/ready"
+	end_load
 	stop_all
 done
 
@@ -121,6 +129,55 @@ wait "$benchmark"
 [ "$(redis-cli -p "${source##*:}" get counter:__rand_int__)" = 200000 ]
 stop_all
 
+until_phase() { # PHASE SERVER
+	until [ "$(value migration_phase "$2")" = "$1" ]; do :; done
+}
+
+# The destination dies before it has been given the heap: the server goes on, and its clients notice nothing.
+pair 64M
+start_load
+migrate --bandwidth 1M 2>"$dir/failed" &
+moving=$!
+until_phase precopy "$source"
+kill -9 "${pids[1]}"
+wait "$moving" && exit 1
+grep -q 'the heap stays here' "$dir/failed"
+end_load
+[ "$(value migration_role "$source")" = none ]
+
+# The source is ended before that: it lets go at once, and the destination takes the next one.
+start --listen tcp://127.0.0.1:0 --heap 64M --incoming "unix:$dir/incoming"
+destination=$address
+migrate --bandwidth 1M 2>"$dir/failed" &
+moving=$!
+until_phase precopy "$source"
+kill "${pids[0]}"
+wait "${pids[0]}"
+wait "$moving" && exit 1
+start --listen tcp://127.0.0.1:0 --heap 64M
+source=$address
+[ "$(redis-cli -p "${source##*:}" set after all)" = OK ]
+migrate
+[ "$(redis-cli -p "${destination##*:}" get after)" = all ]
+pids=("${pids[@]:2}")
+stop_all
+
+# The source is ended behind that: it stays until all has arrived.
+pair 12M
+redis-benchmark -p "${source##*:}" -t set -n 10000 -r 5000 -d 500 -P 16 -q >/dev/null
+digest=$("$kv" digest --server "$source")
+migrate --passes 0 --bandwidth 4M 2>"$dir/failed" &
+moving=$!
+until [ "$(redis-cli -p "${destination##*:}" waits)" = 0 ]; do :; done
+kill "${pids[0]}"
+[ "$("$kv" digest --server "$destination")" = "$digest" ]
+wait "${pids[0]}"
+wait "$moving" && exit 1
+until_phase complete "$destination"
+[ "$("$kv" digest --server "$destination")" = "$digest" ]
+pids=("${pids[1]}")
+stop_all
+
 # What cannot be: the server says why, and goes on.
 pair 64M
 [ "$(redis-cli -p "${source##*:}" set stays here)" = OK ]
@@ -133,6 +190,16 @@ refused() { # TEXT ARGUMENT...
 		exit 1
 	fi
 }
+# Also when several ask at once: each is told that it cannot be.
+asking=()
+for i in 1 2 3 4 5 6 7 8; do
+	"$kv" migrate --server "$source" --to "unix:$dir/nothing" --forward "$destination" >"$dir/failed$i" 2>&1 &
+	asking+=($!)
+done
+for pid in "${asking[@]}"; do
+	wait "$pid" && exit 1
+done
+[ "$(cat "$dir/failed"? | grep -c 'the heap stays here\|already on its way')" -eq 8 ]
 refused 'the heap stays here' --to "unix:$dir/nothing" --forward "$destination"
 refused 'that server does not wait' --to "$incoming" --forward "$source"
 refused 'Connection refused\|No such file' --to "$incoming" --forward "unix:$dir/nothing"
