@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "manager/ahead.h"
 #include "manager/client.h"
 #include "manager/log.h"
+#include "manager/record.h"
 #include "manager/worker.h"
 #include "uffd/durable.h"
 
@@ -34,6 +36,8 @@ static struct client_source *source_for(struct client *client, uint16_t store, u
 	source->flags = flags;
 	source->next = client->sources;
 	client->sources = source;
+	if (client->recorder)
+		record_source(client->recorder, source);
 	return source;
 }
 
@@ -63,25 +67,50 @@ static bool is_there(const struct client *client, const struct book_entry *regio
 	       range.unit == region->unit && ((struct client_source *)range.source)->store == region->store;
 }
 
-int client_add(struct client *client, const struct book_entry *region)
+/*
+ * Nobody else looks at the space. That of a client of the user engine may be held as long as the client likes, and is not waited for. False: not
+ * now.
+ */
+static bool begin_change(struct client *client, signal_mask *before)
 {
-	signal_mask before = 0;
+	if (!client->open)
+		return true;
+	if (client->user)
+		return session_change_try(&client->session, before);
+	*before = session_change_begin(&client->session);
+	return true;
+}
+
+static int add(struct client *client, const struct book_entry *region)
+{
 	int err;
 
 	if (is_there(client, region))
 		return 0;
 	if (space_ranges(space_of(client)) >= client->thread->worker->options->max_regions)
 		return -E2BIG;
-	if (client->open)
-		before = session_change_begin(&client->session);
 	err = insert(client, region);
+	if (err)
+		return err;
 	/* Whoever touches it before it is in the book waits: it was not answered. */
-	if (!err)
-		err = book_append(&client->book, region);
-	if (err && err != -EEXIST)
+	err = book_append(&client->book, region);
+	if (err)
 		space_unmap(space_of(client), region->a, region->b);
+	return err;
+}
+
+int client_add(struct client *client, const struct book_entry *region)
+{
+	signal_mask before = 0;
+	int err;
+
+	if (!begin_change(client, &before))
+		return -EAGAIN;
+	err = add(client, region);
 	if (client->open)
 		session_change_end(&client->session, before);
+	if (!err && client->open)
+		ahead_region(client->thread->worker->ahead, client, region->a, region->b);
 	return err;
 }
 
@@ -233,6 +262,7 @@ static void on_event(void *arg, const struct uffd_msg *msg)
 {
 	struct client *client = arg;
 
+	record_event(client->recorder, msg);
 	if (msg->event != UFFD_EVENT_FORK)
 		return;
 	for (uint64_t i = book_count(&client->book); i > 0; i--) {
@@ -276,6 +306,20 @@ static bool failed(void *arg, const struct space_range *range, uint64_t addr, in
 	return client->session.can_poison;
 }
 
+static void touched(void *arg, struct session_source *source, uint64_t offset)
+{
+	struct client *client = arg;
+
+	record_touched(client->recorder, (struct client_source *)source, offset);
+}
+
+static void done(void *arg, const struct session_done *done_)
+{
+	struct client *client = arg;
+
+	record_done(client->recorder, done_);
+}
+
 static void ring(void *arg)
 {
 	worker_ring(arg);
@@ -287,6 +331,8 @@ static const struct session_ops ops = {
 	.failed = failed,
 	.event = on_event,
 	.receive = receive,
+	.touched = touched,
+	.done = done,
 	.ring = ring,
 };
 
@@ -307,8 +353,8 @@ static void wake_all(struct client *client)
 {
 	struct space_range range;
 
-	for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len)
-		uf_wake(client->session.uf, pointer(range.start), range.len);
+	for (uint64_t at = 0; space_next(client->space, at, &range); at = range.start + range.len)
+		uf_wake(client->uf, pointer(range.start), range.len);
 }
 
 static int begin_session(struct client *client)
@@ -333,6 +379,40 @@ static int begin_session(struct client *client)
 	return 0;
 }
 
+/* What is brought ahead: all regions. A child has what its parent had. */
+static size_t list_regions(const struct client *client, struct book_entry **regions)
+{
+	size_t most = space_ranges(client->space), count = 0;
+	struct space_range range;
+
+	*regions = client->record->parent ? NULL : calloc(most ? most : 1, sizeof(**regions));
+	for (uint64_t at = 0; *regions && space_next(client->space, at, &range); at = range.start + range.len)
+		(*regions)[count++] = (struct book_entry){.a = range.start, .b = range.len};
+	return count;
+}
+
+/* The object is there. From here on the space is the session's, whose threads may hold it. */
+static int begin_serving(struct client *client)
+{
+	struct book_entry *regions;
+	size_t count = list_regions(client, &regions);
+	int err;
+
+	client->recorder = record_begin(client);
+	for (struct client_source *source = client->sources; source && client->recorder; source = source->next)
+		record_source(client->recorder, source);
+	/* Those of the user engine that wait have been told anew to who has attached. */
+	if (!client->user)
+		wake_all(client);
+	err = begin_session(client);
+	if (!err)
+		client->stage = CLIENT_SERVED;
+	for (size_t i = 0; !err && i < count; i++)
+		ahead_region(client->thread->worker->ahead, client, regions[i].a, regions[i].b);
+	free(regions);
+	return err;
+}
+
 /* The thread of a client of the user engine: its owner is asked, and may take its time. */
 static void *attach(void *arg)
 {
@@ -350,14 +430,10 @@ static int end_attaching(struct client *client, char *cause, size_t cause_size)
 
 	pthread_join(client->attacher, NULL);
 	if (!err)
-		err = begin_session(client);
-	if (err) {
+		err = begin_serving(client);
+	if (err)
 		snprintf(cause, cause_size, "its descriptor does not answer: %s", strerror(-err));
-		return err;
-	}
-	client->stage = CLIENT_SERVED;
-	wake_all(client);
-	return 0;
+	return err;
 }
 
 int client_serve(struct client *client, char *cause, size_t cause_size)
@@ -376,17 +452,14 @@ int client_serve(struct client *client, char *cause, size_t cause_size)
 	}
 	err = uf_adopt(&client->uf, fd);
 	if (!err)
-		err = begin_session(client);
+		err = begin_serving(client);
 	if (err) {
 		snprintf(cause, cause_size, "what it sent is no userfaultfd that can be served: %s", strerror(-err));
 		return err;
 	}
-	client->stage = CLIENT_SERVED;
 	err = watch(client, fd, false);
 	if (err)
 		snprintf(cause, cause_size, "%s", strerror(-err));
-	else
-		wake_all(client);
 	return err;
 }
 
@@ -442,6 +515,39 @@ int client_open(struct thread *thread, unsigned index)
  * What happens.
  */
 
+/* So many ms from now at the latest; -1: when something happens. */
+static void look_again(struct client *client, int ms)
+{
+	struct thread *thread = client->thread;
+
+	client->due = ms < 0 ? 0 : now_ns() + (uint64_t)ms * 1000000u;
+	if (client->due && (!thread->due || client->due < thread->due))
+		thread->due = client->due;
+}
+
+static void hear(struct client *client, bool on)
+{
+	struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.u64 = (uintptr_t)client | 1};
+	int connection = atomic_load(&client->record->connection);
+
+	if (connection >= 0)
+		epoll_ctl(client->thread->epoll, EPOLL_CTL_MOD, connection, &event);
+}
+
+void client_put_off(struct client *client)
+{
+	client->put_off = true;
+	hear(client, false);
+	look_again(client, 1);
+}
+
+static void take_up(struct client *client)
+{
+	client->put_off = false;
+	hear(client, true);
+	client_converse(client);
+}
+
 void client_turn(struct client *client, bool messages)
 {
 	char cause[128];
@@ -457,9 +563,10 @@ void client_turn(struct client *client, bool messages)
 		return;
 	if (!client->user)
 		ms = session_turn(&client->session, messages);
-	client->due = ms < 0 ? 0 : now_ns() + (uint64_t)ms * 1000000u;
-	if (client->due && (!client->thread->due || client->due < client->thread->due))
-		client->thread->due = client->due;
+	if (client->put_off)
+		take_up(client);
+	else
+		look_again(client, ms);
 	if (atomic_load(&client->session.gone))
 		client_end(client, NULL);
 	else if (atomic_load(&client->broken))
@@ -525,10 +632,17 @@ void client_leave(struct client *client)
 
 void client_show(struct client *client, struct status_client *out)
 {
+	static const enum status_source sources[ORIGINS] = {
+		[ORIGIN_AT_HAND] = STATUS_SOURCE_CACHE,
+		[ORIGIN_STORE] = STATUS_SOURCE_STORE,
+		[ORIGIN_ZEROS] = STATUS_SOURCE_ZERO,
+		[ORIGIN_THERE] = STATUS_SOURCE_PREFETCHED,
+	};
 	const struct journal_client *record = client->record;
 	struct session_stats *stats = &client->session.stats;
 	const struct stores *stores = &client->thread->worker->stores;
 	struct space_range range;
+	signal_mask before;
 
 	out->id = record->id;
 	out->parent = record->parent;
@@ -543,14 +657,23 @@ void client_show(struct client *client, struct status_client *out)
 		out->events[i] = atomic_load_explicit(&client->events[i], memory_order_relaxed);
 	if (!client->open)
 		return;
-	for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len) {
-		out->regions++;
-		out->managed += range.len;
+	/* While its layout changes, of which nobody knows how long that takes, what was true before. */
+	if (session_try_enter(&client->session, &before)) {
+		client->regions = space_ranges(client->session.space);
+		client->managed = 0;
+		for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len)
+			client->managed += range.len;
+		session_leave(&client->session, before);
 	}
+	out->regions = (unsigned)client->regions;
+	out->managed = client->managed;
 	out->faults = atomic_load_explicit(&stats->faults, memory_order_relaxed);
 	out->prefetched = atomic_load_explicit(&stats->ahead, memory_order_relaxed);
 	out->poisoned = atomic_load_explicit(&stats->poisoned, memory_order_relaxed);
 	out->waits = atomic_load_explicit(&stats->waits, memory_order_relaxed);
+	out->resident = atomic_load_explicit(&stats->present, memory_order_relaxed);
+	for (unsigned i = 0; i < ORIGINS; i++)
+		out->resolved[sources[i]] = atomic_load_explicit(&stats->origin[i], memory_order_relaxed);
 	out->refaults = atomic_load_explicit(&stats->refaults, memory_order_relaxed);
 	for (unsigned i = 0; i < HIST_BUCKETS; i++) {
 		out->latency.bucket[i] = atomic_load_explicit(&stats->latency[i], memory_order_relaxed);
@@ -581,10 +704,12 @@ void client_free(struct client *client)
 		atomic_store(&client->record->object, -1);
 	if (client->open) {
 		uf_hang_up(client->session.uf);
+		ahead_forget(client->thread->worker->ahead, client);
 		session_close(&client->session);
 	} else if (client->uf) {
 		uf_close(client->uf);
 	}
+	record_end(client->recorder);
 	space_free(client->space);
 	book_close(&client->book);
 	while ((source = client->sources)) {

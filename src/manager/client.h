@@ -54,7 +54,10 @@ struct client {
 	struct session session;
 	bool open; /* the session is */
 	struct client_source *sources;
-	uint64_t due; /* ns: when it wants to be looked at in any case; 0: only when something happens */
+	struct record *recorder;   /* NULL: nothing is recorded */
+	uint64_t regions, managed; /* as they were when somebody asked last; with the thread's lock */
+	bool put_off;              /* what it said last could not be done, and is looked at again */
+	uint64_t due;              /* ns: when it wants to be looked at in any case; 0: only when something happens */
 	pthread_t attacher;
 	bool joinable;        /* it ended before that had been waited for */
 	_Atomic int attached; /* 1: still at it; 0 or -errno: done */
@@ -82,9 +85,12 @@ int client_serve(struct client *client, char *cause, size_t cause_size);
 
 /*
  * A region: into the book, and into the space. 0, also when just this region is there already; -EEXIST: something else lies there; -ENOMEM;
- * -E2BIG: there are too many.
+ * -E2BIG: there are too many; -EAGAIN: not now.
  */
 int client_add(struct client *client, const struct book_entry *region);
+
+/* What it said cannot be done now: nothing is heard of it until it is looked at again, soon. */
+void client_put_off(struct client *client);
 
 /* It is over: said, unless `reason` is NULL, and to be buried by its thread. */
 void client_end(struct client *client, const char *reason);

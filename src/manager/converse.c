@@ -96,7 +96,7 @@ static int add_regions(struct client *client, const struct handover_message *mes
 		if (err)
 			return err;
 		err = client_add(client, &entry);
-		if (err)
+		if (err && err != -EAGAIN)
 			snprintf(cause, cause_size, "region %#llx, %llu bytes: %s", (unsigned long long)entry.a,
 			         (unsigned long long)entry.b,
 			         err == -EEXIST   ? "it overlaps one that was given before"
@@ -148,9 +148,11 @@ static void handle(struct client *client, const struct handover_message *message
 	err = add_regions(client, message, cause, sizeof(cause));
 	if (!err && client->stage == CLIENT_MEETING)
 		err = begin(client, message, cause, sizeof(cause));
-	if (err)
+	if (err == -EAGAIN)
+		client_put_off(client);
+	if (err && !client->put_off)
 		refuse(client, cause);
-	else if (!silent)
+	else if (!err && !silent)
 		answer(client, "ok");
 }
 
@@ -174,7 +176,7 @@ static void understand(struct client *client)
 		}
 		handle(client, &message);
 		handover_free(&message);
-		if (client->stage == CLIENT_OVER)
+		if (client->stage == CLIENT_OVER || client->put_off)
 			return;
 		/* What it said is in the book; if it was answered and is read again, by a successor, nothing changes by that. */
 		book_take(&client->book, (size_t)n);
@@ -197,6 +199,8 @@ void client_converse(struct client *client)
 	/* What a worker before this one has received. */
 	take_descriptor(client);
 	understand(client);
+	if (client->put_off)
+		return;
 	for (int i = 0; i < RECEIVES && client->stage != CLIENT_OVER && connection >= 0; i++) {
 		ssize_t n = book_receive(&client->book, connection);
 
@@ -204,6 +208,8 @@ void client_converse(struct client *client)
 			return;
 		take_descriptor(client);
 		understand(client);
+		if (client->put_off)
+			return;
 		if (n == -ENOBUFS) {
 			refuse(client, "the message is too long");
 			n = 0;

@@ -10,6 +10,7 @@
 
 #include "base/hist.h"
 #include "base/lock.h"
+#include "manager/ahead.h"
 #include "manager/client.h"
 #include "manager/collect.h"
 #include "manager/log.h"
@@ -328,6 +329,8 @@ int worker_run(const struct serve_options *options, struct journal *journal, int
 	if (err)
 		return WORKER_HOPELESS;
 	err = buffers_init(&worker.buffers);
+	if (!err)
+		err = ahead_start(&worker.ahead, &worker);
 	if (!err)
 		err = start(&worker);
 	if (!err)

@@ -45,6 +45,7 @@ struct worker {
 	struct stores stores;
 	struct session_buffers buffers; /* shared by all clients that have no thread of their own */
 	struct thread *threads;
+	struct ahead *ahead;
 	/* Clients that have ended, for the reaper. */
 	pthread_mutex_t dead_lock;
 	pthread_cond_t dead_more;

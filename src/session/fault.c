@@ -100,6 +100,18 @@ static enum step let_write(struct session *session, const struct space_range *ra
 	return err ? could_not(session, range, addr, true, err) : STEP_DONE;
 }
 
+static void tell(struct session *session, const struct space_range *range, uint64_t addr, uint64_t len,
+                 enum session_origin origin)
+{
+	const struct session_done done = {.addr = addr,
+	                                  .len = len,
+	                                  .offset = offset_at(range, addr),
+	                                  .start_ns = session->options.ops->done ? now_ns() : 0,
+	                                  .origin = origin};
+
+	session_tell(session, &done, 1);
+}
+
 /* Zeros, since the program gave the page back. */
 static enum step bring_zeros(struct session *session, const struct space_range *range, uint64_t addr)
 {
@@ -112,6 +124,7 @@ static enum step bring_zeros(struct session *session, const struct space_range *
 	if (!err) {
 		err = fill_zero(session, range, addr);
 		count(&session->stats.faults);
+		tell(session, range, addr, range->unit, ORIGIN_ZEROS);
 		if (!err)
 			count_present(session, range->unit);
 		session_release(session, state, err ? SPACE_REMOVED : SPACE_DIRTY, SPACE_ACTIVE, SPACE_AHEAD);
@@ -176,6 +189,7 @@ static enum step present(struct session *session, const struct space_range *rang
 {
 	if (write && source_of(range)->writable)
 		return let_write(session, range, addr, state, handler);
+	tell(session, range, addr, 0, ORIGIN_THERE);
 	if (session->options.vanishes)
 		return bring_vanished(session, range, addr, state);
 	if (!handler)

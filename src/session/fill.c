@@ -160,6 +160,7 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	fill->demand_len = range->unit;
 	fill->write = write;
 	fill->lost = false;
+	fill->fetched = false;
 	fill->until = 0;
 	fill->sparse = false;
 	fill->saved = atomic_load_explicit(state, memory_order_relaxed) & SPACE_SAVED;
@@ -315,12 +316,29 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 		could_not(fill, from, to, err);
 }
 
+static void tell_done(const struct fill *fill, uint64_t addr, uint64_t len, bool lost)
+{
+	enum session_origin origin = fill->fetched ? ORIGIN_STORE : store_of(fill) ? ORIGIN_AT_HAND : ORIGIN_ZEROS;
+	const struct session_done done = {
+		.addr = addr,
+		.len = len,
+		.offset = offset_at(&fill->range, addr),
+		.start_ns = fill->demand_len ? fill->start_ns : 0,
+		.origin = origin,
+		.write = fill->write,
+		.lost = lost,
+	};
+
+	session_tell(fill->session, &done, lost ? 1 : fill->demand_len / fill->range.unit);
+}
+
 /* Once it has come: who cannot fetch it leaves it to another, who plans it anew. */
 static void count_filled(struct fill *fill)
 {
 	struct session_stats *stats = &fill->session->stats;
 
 	add(&stats->faults, fill->demand_len / fill->range.unit);
+	tell_done(fill, fill->addr, fill->len, false);
 	if (!store_of(fill))
 		return;
 	add(&stats->read, fill->len);
@@ -494,6 +512,7 @@ static void lose(struct fill *part, int err)
 			session_post(session, at, part->write, WHEN_LATER);
 		} else {
 			add(&session->stats.poisoned, part->range.unit);
+			tell_done(part, at, part->range.unit, true);
 			/* Once it is LOST somebody may bring it again. */
 			fill_poison(session, at, part->range.unit);
 			session_release(session, state, SPACE_LOST, 0, 0);
@@ -621,6 +640,7 @@ void fill_submit(struct fill *fill)
 	struct uf_store *store = store_of(fill);
 	int err;
 
+	fill->fetched = store;
 	fill->request = (struct uf_store_request){
 		.action = UF_STORE_READ,
 		.buf = fill->buffer,
@@ -641,6 +661,7 @@ void fill_fetch(struct fill *fill)
 {
 	struct uf_store *store = store_of(fill);
 
+	fill->fetched = true;
 	fill->request.result = uf_store_read(store, fill->buffer, fill->len, offset_at(&fill->range, fill->addr));
 	complete(&fill->request);
 }

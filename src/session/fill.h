@@ -19,6 +19,7 @@ struct fill {
 	uint64_t start_ns;           /* when the fault was noticed */
 	bool write;                  /* the demand is a write */
 	bool saved;                  /* from aside */
+	bool fetched;                /* its store had to fetch it */
 	bool lost;                   /* they were LOST, and are again if they cannot be had */
 	uint64_t until;              /* one unit at a time up to there, since all at once could not be read; or 0 */
 	unsigned phase;              /* that it is counted in: fill_begin() */

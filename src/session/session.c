@@ -41,6 +41,27 @@ signal_mask session_change_begin(struct session *session)
 	return before;
 }
 
+bool session_try_enter(struct session *session, signal_mask *before)
+{
+	*before = block_signals();
+	if (gate_try_enter(&session->gate))
+		return true;
+	restore_signals(*before);
+	return false;
+}
+
+bool session_change_try(struct session *session, signal_mask *before)
+{
+	*before = block_signals();
+	if (!pthread_mutex_trylock(&session->change)) {
+		if (gate_try_close(&session->gate))
+			return true;
+		pthread_mutex_unlock(&session->change);
+	}
+	restore_signals(*before);
+	return false;
+}
+
 void session_change_end(struct session *session, signal_mask before)
 {
 	gate_open(&session->gate);
@@ -63,6 +84,13 @@ void session_count_latency(struct session *session, uint64_t start_ns)
 	while (ns > max && !atomic_compare_exchange_weak_explicit(&stats->latency_max, &max, ns, memory_order_relaxed,
 	                                                          memory_order_relaxed))
 		;
+}
+
+void session_tell(struct session *session, const struct session_done *done, uint64_t faults)
+{
+	atomic_fetch_add_explicit(&session->stats.origin[done->origin], faults, memory_order_relaxed);
+	if (session->options.ops->done)
+		session->options.ops->done(session->options.arg, done);
 }
 
 /*

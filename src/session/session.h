@@ -61,6 +61,24 @@ enum session_need {
 	NEED_AHEAD,   /* pages that nobody waits for */
 };
 
+/* Where the page of a fault came from. */
+enum session_origin {
+	ORIGIN_AT_HAND, /* its store had it in memory */
+	ORIGIN_STORE,   /* its store had to fetch it */
+	ORIGIN_ZEROS,   /* nowhere: there is no store, or the program had given the page back */
+	ORIGIN_THERE,   /* it was there, or on its way, when the fault was looked at */
+	ORIGINS,
+};
+
+/* What was put in place, or could not be. */
+struct session_done {
+	uint64_t addr, len; /* bytes; len 0: it was there */
+	uint64_t offset;    /* in its source */
+	uint64_t start_ns;  /* when the fault was noticed; 0: nobody asked for it */
+	enum session_origin origin;
+	bool write, lost;
+};
+
 struct session_ops {
 	/*
 	 * Room for up to `bytes` more in memory, in whole units: how many may come, 0 to `bytes`. For a page that was touched 0 means that there is
@@ -88,6 +106,10 @@ struct session_ops {
 	 * UFFD_EVENT_FORK arg.fork.ufd is the owner's. May be NULL.
 	 */
 	void (*event)(void *arg, const struct uffd_msg *msg);
+	/*
+	 * Pages have been put in place, or are lost: for an owner who keeps a record. Inside the gate, on any thread. May be NULL.
+	 */
+	void (*done)(void *arg, const struct session_done *done);
 	/* In place of uf_read(), for an owner who has to note events before they take effect. With the gate closed. May be NULL. */
 	ssize_t (*receive)(void *arg, struct uffd_msg *msgs, size_t count);
 	/* [signal] Driven: session_turn() has something to do beside reading messages. Once, until the next turn. */
@@ -105,6 +127,7 @@ struct session_ops {
 struct session_stats {
 	_Atomic uint64_t present;
 	_Atomic uint64_t faults, write_faults, refaults, read, ahead, waits, poisoned;
+	_Atomic uint64_t origin[ORIGINS];
 	_Atomic uint64_t latency_sum, latency_max;
 	_Atomic uint64_t latency[HIST_BUCKETS];
 };
@@ -206,8 +229,12 @@ void session_change_end(struct session *session, signal_mask before);
 /* Counts stats.present anew, for an owner that has set states: of a fork's child, say. Between begin and end of a change. */
 void session_count_present(struct session *session);
 
-/* Inside and out; between the two no wait. */
+/* The same, for who must not wait: false, and nothing has begun. */
+bool session_change_try(struct session *session, signal_mask *before);
+
+/* Inside and out; between the two no wait. session_try_enter() does not wait either: false, it is not inside. */
 signal_mask session_enter(struct session *session);
+bool session_try_enter(struct session *session, signal_mask *before);
 void session_leave(struct session *session, signal_mask before);
 
 /*
@@ -254,6 +281,9 @@ void session_release(struct session *session, _Atomic uint8_t *state, enum space
 
 /* The time of a fault that began at start_ns, for the statistics. [signal] */
 void session_count_latency(struct session *session, uint64_t start_ns);
+
+/* Counts `faults` faults by their origin, and tells the owner. [signal] unless he wants to be told */
+void session_tell(struct session *session, const struct session_done *done, uint64_t faults);
 
 /* An address of the process that is served, as the object's functions take it. */
 static inline void *pointer(uint64_t addr)
