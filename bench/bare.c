@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -109,6 +111,93 @@ void bare_thread(struct bench *bench)
 
 	bench_monitor(bench, bench->place == SPIN ? serve_spinning : serve, NULL);
 	bench_read_pages(bench, memory, FAULT_PAGES, CONTENT);
+}
+
+/* The monitor is another process, at the figure's place. */
+static void serve_in_child(const struct bench *bench, void (*serve_)(int arg), int arg)
+{
+	pid_t pid = fork();
+
+	must_libc(pid, "fork");
+	if (pid)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (bench_is_pinned(bench))
+		bench_pin(bench->place == NEAR ? bench->cpu : bench->other_cpu);
+	serve_(arg);
+	_exit(1);
+}
+
+static void serve_for_parent(int arg)
+{
+	(void)arg;
+	serve(NULL);
+}
+
+void bare_process(struct bench *bench)
+{
+	char *memory = missing_memory(bench, 0);
+
+	serve_in_child(bench, serve_for_parent, 0);
+	bench_read_pages(bench, memory, FAULT_PAGES, CONTENT);
+}
+
+/* One descriptor with each message, served until the next comes. */
+static void serve_given(int socket)
+{
+	for (;;) {
+		struct pollfd fds[] = {{.fd = socket, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+		char control[CMSG_SPACE(sizeof(int))], text[256];
+		struct iovec piece = {text, sizeof(text)};
+		struct msghdr message = {
+			.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+		struct uffd_msg msg;
+
+		poll(fds, 2, -1);
+		if (fds[0].revents && recvmsg(socket, &message, 0) > 0)
+			memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+		if (fds[1].revents && read(fd, &msg, sizeof(msg)) == sizeof(msg))
+			answer(msg.arg.pagefault.address);
+	}
+}
+
+static void give(int socket)
+{
+	static const char text[] = "[{\"base_host_virt_addr\":0,\"size\":4096,\"offset\":0,\"page_size\":4096}]";
+	char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec piece = {(char *)(uintptr_t)text, sizeof(text) - 1};
+	struct msghdr message = {
+		.msg_iov = &piece, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(head), &fd, sizeof(int));
+	must_libc(sendmsg(socket, &message, 0), "sendmsg");
+}
+
+void bare_handover(struct bench *bench)
+{
+	int pair[2];
+
+	must_libc(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
+	page = bench->page;
+	content = bench_memory(page);
+	memset(content, CONTENT, page);
+	fd = -1;
+	serve_in_child(bench, serve_given, pair[1]);
+	for (unsigned i = 0; i < 64; i++) {
+		struct timespec start;
+		char *memory;
+
+		clock_gettime(CLOCK_MONOTONIC, &start);
+		memory = missing_memory(bench, 0);
+		give(pair[0]);
+		if (*(volatile char *)memory != CONTENT)
+			bench_refuse("the first byte is wrong");
+		bench_sample(bench, elapsed_ns(&start) / 1e3);
+	}
 }
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)

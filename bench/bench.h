@@ -145,6 +145,9 @@ double bench_sequential(const struct bench *bench, const char *memory, size_t fi
 /* Reads the numbered pages of a list. */
 void bench_touch(const struct bench *bench, const char *memory, const uint32_t *pages, size_t count);
 
+/* The pages of the numbered file that make a working set: the first SET_PAGES of these. The same in each round, so that it is recorded once. */
+uint32_t *bench_set_pages(const struct bench *bench);
+
 /* Sorts in place. */
 void bench_sort(uint64_t *keys, size_t count);
 
@@ -187,13 +190,18 @@ bench_side pager_cold, pager_cold_8, pager_sequential, pager_sort, pager_replay,
 bench_side bare_warm_inline, bare_warm_thread, bare_scale_1, bare_scale_2, bare_scale_4, bare_scale_8;
 bench_side mmap_cold, mmap_cold_8, mmap_sequential, mmap_sort, bare_copy_set;
 
+bench_side manager_fault, manager_handover, manager_restore, manager_no_prefetch, manager_restore_warm,
+	manager_no_prefetch_warm; /* manager.c */
+bench_side manager_clients_1, manager_clients_10, manager_clients_100, manager_clients_1000;
+
 /* migrate.c, and by hand in bare-migrate.c */
 bench_side migrate_postcopy, migrate_precopy, migrate_postcopy_one, migrate_checksum, migrate_request,
 	migrate_request_one;
 bench_side migrate_stopped, migrate_stall, migrate_total;
 bench_side raw_tcp_throughput, raw_tcp_time, bare_request;
 
-bench_side bare_thread, bare_inline, bare_memcpy, bare_first_touch, bare_scan, bare_mprotect; /* bare.c */
+bench_side bare_thread, bare_process, bare_handover, bare_inline, bare_memcpy, bare_first_touch, bare_scan,
+	bare_mprotect; /* bare.c */
 
 /* What the sides of one figure must agree on. */
 #define FAULT_PAGES 4096              /* faulted on in one round */

@@ -180,14 +180,6 @@ static struct paged map_set(void)
 	return map_numbered(FILE_MIB * MIB, SET_MIB * MIB, UF_PAGER_INLINE);
 }
 
-/* The same in each round: it is recorded once. */
-static uint32_t *set_pages(const struct bench *bench)
-{
-	struct bench first = {.page = bench->page};
-
-	return bench_order(&first, FILE_MIB * MIB / bench->page);
-}
-
 /* By a run of its own, before what is measured. */
 static void record_set(const struct bench *bench, const uint32_t *pages, const char *path)
 {
@@ -202,7 +194,7 @@ static void record_set(const struct bench *bench, const uint32_t *pages, const c
 
 static void touch_set(struct bench *bench, bool replay)
 {
-	uint32_t *pages = set_pages(bench);
+	uint32_t *pages = bench_set_pages(bench);
 	struct paged paged;
 	char path[400];
 	uint64_t start;

@@ -225,3 +225,10 @@ void bench_check_keys(const char *path, uint64_t sum)
 	free(keys);
 	close(fd);
 }
+
+uint32_t *bench_set_pages(const struct bench *bench)
+{
+	struct bench first = {.page = bench->page};
+
+	return bench_order(&first, ((size_t)FILE_MIB << 20) / bench->page);
+}
