@@ -35,14 +35,39 @@ static int address_of(const char *path, struct sockaddr_un *address, socklen_t *
 	return 0;
 }
 
-/* Whether there is a socket file there that nobody listens on. */
-static bool is_stale(const char *path, const struct sockaddr_un *address, socklen_t len)
+static bool is_taken(const struct sockaddr_un *address, socklen_t len)
 {
 	_cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd >= 0 && (!connect(fd, (const struct sockaddr *)address, len) || errno == EAGAIN);
+}
+
+/* What lies there is a socket that nobody listens on, or nothing. */
+static bool may_replace(const char *path)
+{
 	struct stat stat_;
 
-	return fd >= 0 && path[0] != '@' && !lstat(path, &stat_) && S_ISSOCK(stat_.st_mode) &&
-	       connect(fd, (const struct sockaddr *)address, len) && errno == ECONNREFUSED;
+	return lstat(path, &stat_) ? errno == ENOENT : S_ISSOCK(stat_.st_mode);
+}
+
+/* The file comes to its place when it is listened on: whoever sees it can connect. */
+static int listen_on_file(int fd, const char *path)
+{
+	struct sockaddr_un address;
+	socklen_t len = 0;
+	char beside[sizeof(address.sun_path)];
+	int err = 0;
+
+	if (snprintf(beside, sizeof(beside), "%s~", path) >= (int)sizeof(beside) || address_of(beside, &address, &len))
+		return -ENAMETOOLONG;
+	if (!may_replace(beside) || !may_replace(path))
+		return -EEXIST;
+	unlink(beside);
+	if (bind(fd, (struct sockaddr *)&address, len) || listen(fd, BACKLOG) || rename(beside, path))
+		err = -errno;
+	if (err)
+		unlink(beside);
+	return err;
 }
 
 static int listen_unix(const char *path)
@@ -52,12 +77,11 @@ static int listen_unix(const char *path)
 	socklen_t len = 0;
 	int err = fd < 0 ? -errno : address_of(path, &address, &len);
 
-	if (!err && bind(fd, (struct sockaddr *)&address, len)) {
-		err = -errno;
-		if (err == -EADDRINUSE && is_stale(path, &address, len) && !unlink(path))
-			err = bind(fd, (struct sockaddr *)&address, len) ? -errno : 0;
-	}
-	if (!err && listen(fd, BACKLOG))
+	if (!err && is_taken(&address, len))
+		err = -EADDRINUSE;
+	if (!err && path[0] != '@')
+		err = listen_on_file(fd, path);
+	else if (!err && (bind(fd, (struct sockaddr *)&address, len) || listen(fd, BACKLOG)))
 		err = -errno;
 	if (err)
 		say(LOG_ERROR, "cannot listen on %s: %s", path,
