@@ -599,8 +599,12 @@ function listen(chart) {
 	};
 
 	canvas.tabIndex = 0;
-	canvas.addEventListener("pointermove", event => move({x: event.offsetX, y: event.offsetY}));
-	canvas.addEventListener("pointerdown", event => move({x: event.offsetX, y: event.offsetY}));
+	for (const name of ["pointermove", "pointerdown"])
+		canvas.addEventListener(name, event => {
+			const box = canvas.getBoundingClientRect();
+
+			move({x: event.clientX - box.left, y: event.clientY - box.top});
+		});
 	canvas.addEventListener("pointerleave", () => move(null));
 	canvas.addEventListener("blur", () => move(null));
 	canvas.addEventListener("keydown", event => {
