@@ -14,15 +14,18 @@
 #include "base/futex.h"
 
 struct gate {
-	_Atomic uint32_t word; /* futex: how many are inside, and whether it is closed */
+	_Atomic uint32_t word; /* futex: how many are inside, whether it is closed, and whether somebody sleeps until it is not */
 };
 
 #define GATE_CLOSED (1u << 31)
+#define GATE_WAITED (1u << 30)
 
 static inline void gate_leave(struct gate *gate)
 {
 	/* Release: whoever closes sees all that was done inside. */
-	if (atomic_fetch_sub_explicit(&gate->word, 1, memory_order_release) == (GATE_CLOSED | 1))
+	uint32_t before = atomic_fetch_sub_explicit(&gate->word, 1, memory_order_release);
+
+	if ((before & ~GATE_WAITED) == (GATE_CLOSED | 1))
 		futex_wake(&gate->word, INT_MAX);
 }
 
@@ -34,8 +37,13 @@ static inline void gate_enter(struct gate *gate)
 
 		gate_leave(gate);
 		/* Without trying again before it is open: whoever leaves wakes all, and they would wake one another without end. */
-		while ((seen = atomic_load_explicit(&gate->word, memory_order_relaxed)) & GATE_CLOSED)
-			futex_wait(&gate->word, seen);
+		while ((seen = atomic_load_explicit(&gate->word, memory_order_relaxed)) & GATE_CLOSED) {
+			if (!(seen & GATE_WAITED) &&
+			    !atomic_compare_exchange_weak_explicit(&gate->word, &seen, seen | GATE_WAITED,
+			                                           memory_order_relaxed, memory_order_relaxed))
+				continue;
+			futex_wait(&gate->word, seen | GATE_WAITED);
+		}
 	}
 }
 
@@ -62,7 +70,7 @@ static inline void gate_close(struct gate *gate)
 {
 	uint32_t seen = atomic_fetch_or_explicit(&gate->word, GATE_CLOSED, memory_order_acquire) | GATE_CLOSED;
 
-	while (seen != GATE_CLOSED) {
+	while ((seen & ~GATE_WAITED) != GATE_CLOSED) {
 		futex_wait(&gate->word, seen);
 		seen = atomic_load_explicit(&gate->word, memory_order_acquire);
 	}
@@ -70,8 +78,10 @@ static inline void gate_close(struct gate *gate)
 
 static inline void gate_open(struct gate *gate)
 {
-	atomic_fetch_and_explicit(&gate->word, ~GATE_CLOSED, memory_order_release);
-	futex_wake(&gate->word, INT_MAX);
+	uint32_t before = atomic_fetch_and_explicit(&gate->word, ~(GATE_CLOSED | GATE_WAITED), memory_order_release);
+
+	if (before & GATE_WAITED)
+		futex_wake(&gate->word, INT_MAX);
 }
 
 #endif

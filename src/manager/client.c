@@ -365,6 +365,7 @@ static int begin_session(struct client *client)
 		.driven = !client->user,
 		.waits = client->user,
 		.vanishes = true,
+		.elsewhere = true,
 		.threads = 1,
 		.buffers = client->user ? NULL : &client->thread->worker->buffers,
 		.space = client->space,

@@ -300,15 +300,19 @@ static void take_up(struct session *session)
 	}
 }
 
-/* What was posted. `idle`: nothing else called for this look. How long it may wait for the next one, ms; -1: any time. */
-static int serve_posts(struct session *session, bool idle)
+/*
+ * What was posted, if the bell has been heard: whoever posts rings. `idle`: nothing else called for this look. How long it may wait for the next
+ * one, ms; -1: any time.
+ */
+static int serve_posts(struct session *session, bool rung, bool idle)
 {
 	struct session_kept *kept = &session->kept;
 
 	kept->read |= idle;
 	/* What is parked by this very look waits for the next. */
 	take_up(session);
-	sort_posts(session);
+	if (rung)
+		sort_posts(session);
 	serve_held(session);
 	if (kept->parked)
 		return PARKED;
@@ -434,7 +438,7 @@ int session_turn(struct session *session, bool messages)
 	if (messages)
 		read_messages(session);
 	session->kept.read |= messages;
-	return serve_posts(session, !messages && !rung);
+	return serve_posts(session, rung, !messages && !rung);
 }
 
 void *session_loop(void *arg)
@@ -458,7 +462,7 @@ void *session_loop(void *arg)
 			read_messages(session);
 		if (keeps) {
 			session->kept.read |= messages;
-			timeout = serve_posts(session, !ready);
+			timeout = serve_posts(session, rung, !ready);
 		}
 	}
 	return NULL;

@@ -18,9 +18,21 @@
 /* Pages of a set whose reads have begun ahead of the one that is waited for. */
 #define ANNOUNCED 256u
 
+/* Whoever is interrupted inside, by a handler that touches memory which this session serves, would wait for himself. */
+static signal_mask hold_signals(const struct session *session)
+{
+	return session->options.elsewhere ? 0 : block_signals();
+}
+
+static void let_signals(const struct session *session, signal_mask before)
+{
+	if (!session->options.elsewhere)
+		restore_signals(before);
+}
+
 signal_mask session_enter(struct session *session)
 {
-	signal_mask before = block_signals();
+	signal_mask before = hold_signals(session);
 
 	gate_enter(&session->gate);
 	return before;
@@ -29,12 +41,12 @@ signal_mask session_enter(struct session *session)
 void session_leave(struct session *session, signal_mask before)
 {
 	gate_leave(&session->gate);
-	restore_signals(before);
+	let_signals(session, before);
 }
 
 signal_mask session_change_begin(struct session *session)
 {
-	signal_mask before = block_signals();
+	signal_mask before = hold_signals(session);
 
 	pthread_mutex_lock(&session->change);
 	gate_close(&session->gate);
@@ -43,22 +55,22 @@ signal_mask session_change_begin(struct session *session)
 
 bool session_try_enter(struct session *session, signal_mask *before)
 {
-	*before = block_signals();
+	*before = hold_signals(session);
 	if (gate_try_enter(&session->gate))
 		return true;
-	restore_signals(*before);
+	let_signals(session, *before);
 	return false;
 }
 
 bool session_change_try(struct session *session, signal_mask *before)
 {
-	*before = block_signals();
+	*before = hold_signals(session);
 	if (!pthread_mutex_trylock(&session->change)) {
 		if (gate_try_close(&session->gate))
 			return true;
 		pthread_mutex_unlock(&session->change);
 	}
-	restore_signals(*before);
+	let_signals(session, *before);
 	return false;
 }
 
@@ -66,7 +78,7 @@ void session_change_end(struct session *session, signal_mask before)
 {
 	gate_open(&session->gate);
 	pthread_mutex_unlock(&session->change);
-	restore_signals(before);
+	let_signals(session, before);
 }
 
 void session_count_present(struct session *session)

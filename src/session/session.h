@@ -137,6 +137,7 @@ struct session_options {
 	void *arg;
 	bool inline_faults; /* they come through session_fault() */
 	bool driven;        /* no threads: the owner calls session_turn() */
+	bool elsewhere;     /* the memory is another process's: no signal handler here can touch it, so signals are left as they are */
 	bool waits; /* fetches are made by the loop itself: whoever delivers pages may have to wait for the program that is served */
 	bool vanishes;                   /* pages may go without an event, as after MADV_FREE; they are zeros then */
 	unsigned threads;                /* of the loop; 0: 1 */
@@ -232,7 +233,7 @@ void session_count_present(struct session *session);
 /* The same, for who must not wait: false, and nothing has begun. */
 bool session_change_try(struct session *session, signal_mask *before);
 
-/* Inside and out; between the two no wait. session_try_enter() does not wait either: false, it is not inside. */
+/* Inside and out; between the two no wait, and no signals unless the memory is elsewhere. session_try_enter() does not wait either: false, it is not inside. */
 signal_mask session_enter(struct session *session);
 bool session_try_enter(struct session *session, signal_mask *before);
 void session_leave(struct session *session, signal_mask before);
