@@ -163,6 +163,7 @@ enum step fill_plan(struct session *session, const struct space_range *range, ui
 	fill->fetched = false;
 	fill->until = 0;
 	fill->sparse = false;
+	fill->at = NULL;
 	fill->saved = atomic_load_explicit(state, memory_order_relaxed) & SPACE_SAVED;
 	extend(fill, start, end);
 	if (more > addr + range->unit)
@@ -192,6 +193,16 @@ int fill_read(struct fill *fill, bool wait)
 	if (is_inline(fill->session) && !(uf_store_flags(store) & UF_STORE_TRIES_IN_SIGNAL))
 		return -EAGAIN;
 	return uf_store_try_read(store, fill->buffer, fill->len, offset);
+}
+
+bool fill_find(struct fill *fill)
+{
+	struct session_source *source = source_of(&fill->range);
+	struct uf_store *store = store_of(fill);
+
+	if (store && fill->session->options.elsewhere && !atomic_load_explicit(&source->cut, memory_order_relaxed))
+		fill->at = store_at(store, fill->len, offset_at(&fill->range, fill->addr));
+	return fill->at;
 }
 
 /*
@@ -274,6 +285,11 @@ static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 
 	release_run(fill, from, to, without(fill), 0);
 	dismiss(session, to - from);
+	/* The store does not have it where it was said to be: it is read, and then it is known why. */
+	if (err == -EFAULT && fill->at) {
+		atomic_store_explicit(&source_of(&fill->range)->cut, true, memory_order_relaxed);
+		err = -EAGAIN;
+	}
 	if (err == -ESRCH) {
 		atomic_store(&session->gone, true);
 		return;
@@ -289,6 +305,11 @@ static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 	}
 }
 
+static const char *bytes_of(const struct fill *fill)
+{
+	return fill->at ? fill->at : fill->buffer;
+}
+
 /* One part of it, of which all is alike. */
 static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool demanded)
 {
@@ -302,7 +323,7 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 	for (uint64_t at = from; open && at < to; at += fill->range.unit)
 		session_claim(state_at(&fill->range, at), SPACE_FILLING, SPACE_LEAVING);
 	while (from < to && !err) {
-		uint64_t end = from + copy_alike(session, fill->range.unit, from, fill->buffer + (from - fill->addr),
+		uint64_t end = from + copy_alike(session, fill->range.unit, from, bytes_of(fill) + (from - fill->addr),
 		                                 to - from, protect && !open, &there, &err);
 		uint64_t known = there && !err ? end - fill->range.unit : end;
 

@@ -26,6 +26,7 @@ struct fill {
 	bool sparse;                 /* only some of the run are this fill's own: `own` has a bit for each unit */
 	uint64_t own[BUFFER_LARGE / 4096 / 64];
 	char *buffer;
+	const char *at; /* where the bytes are, if that is not the buffer: store_at() */
 };
 
 /* What came of a look at a fault. */
@@ -55,6 +56,12 @@ bool fill_take(_Atomic uint8_t *state, bool saved, bool lost);
 
 /* Its bytes, if they can be had at once: 0, or -EAGAIN, or (only with `wait`) what the store says. [signal] */
 int fill_read(struct fill *fill, bool wait);
+
+/*
+ * The same without a read, for memory that is elsewhere: true, its bytes are where the store has them. Whoever puts them in place may wait for the
+ * device, if they leave meanwhile.
+ */
+bool fill_find(struct fill *fill);
 
 /* Puts what was read in place, and gives all back. [signal] */
 void fill_place(struct fill *fill);

@@ -155,7 +155,7 @@ static void post_demand(struct session *session, const struct fill *fill)
 static void fetch(struct session *session, struct fill *fill, signal_mask before, uint64_t now)
 {
 	struct fill *heap = NULL;
-	bool placed = !fill_read(fill, false);
+	bool placed = fill_find(fill) || !fill_read(fill, false);
 
 	/* Who waits in a handler counts for himself. */
 	fill->start_ns = session->options.inline_faults ? 0 : now;

@@ -45,6 +45,7 @@ struct session_source {
 	bool no_zeropage;              /* UFFDIO_ZEROPAGE does not serve this memory */
 	bool comes_again;              /* what the program gives back comes from the store again, not as zeros */
 	_Atomic int advice;            /* enum uf_pager_advice: RANDOM, SEQUENTIAL, NORMAL */
+	_Atomic bool cut;              /* store_at() has promised what was not there */
 	_Atomic bool recording;        /* first touches are told to the owner, and nothing is read ahead */
 	struct session_stream {        /* a sequence of touches, as far as it is known; torn updates only cost speed */
 		_Atomic uint64_t next; /* where it goes on, upwards */

@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "store/module.h"
+#include "store/resident.h"
 #include "store/store.h"
 #include "store/uring.h"
 
@@ -28,6 +29,7 @@ struct file {
 	const struct store_uring_ops *uring; /* NULL: no module */
 	pthread_mutex_t lock;                /* making the ring */
 	void *_Atomic ring;                  /* release: what it points to. NULL: not made yet; refused: it cannot be */
+	struct resident resident;
 };
 
 static char refused;
@@ -63,6 +65,13 @@ static void file_will_need(void *state, size_t len, uint64_t offset)
 	const struct file *file = state;
 
 	raw_syscall6(SYS_fadvise64, file->fd, (long)offset, (long)len, POSIX_FADV_WILLNEED, 0, 0);
+}
+
+static const void *file_at(void *state, size_t len, uint64_t offset)
+{
+	struct file *file = state;
+
+	return resident_at(&file->resident, file->fd, len, offset);
 }
 
 static int64_t file_write(void *state, const void *buf, size_t len, uint64_t offset, struct uf_store_cause *cause)
@@ -136,6 +145,7 @@ static void file_close(void *state)
 	if (ring && ring != &refused)
 		file->uring->close(ring);
 	pthread_mutex_destroy(&file->lock);
+	resident_end(&file->resident);
 	raw_close(file->fd);
 	free(file);
 }
@@ -184,6 +194,7 @@ int store_open_file(struct store_opened *opened, const char *rest, unsigned flag
 	if (!file)
 		return -ENOMEM;
 	file->fd = take_fd(&fd);
+	resident_init(&file->resident, file->fd, size);
 	pthread_mutex_init(&file->lock, NULL);
 	/* Now, and not when there is a fault to resolve: whoever waits for that may hold the loader's lock. */
 	file->uring = store_module_find(&store_module_uring, STORE_URING_SYMBOL, NULL);
@@ -193,6 +204,7 @@ int store_open_file(struct store_opened *opened, const char *rest, unsigned flag
 		.size = size,
 		.flags = UF_STORE_TRIES_IN_SIGNAL | UF_STORE_READS_IN_SIGNAL,
 		.will_need = file_will_need,
+		.at = file_at,
 	};
 	return 0;
 }

@@ -24,6 +24,7 @@ struct uf_store {
 	struct uf_store_ops ops;
 	void *state;
 	void (*will_need)(void *state, size_t len, uint64_t offset);
+	const void *(*at)(void *state, size_t len, uint64_t offset);
 	uint64_t size;
 	unsigned flags;
 	char *name;
@@ -221,6 +222,13 @@ bool store_will_need(struct uf_store *store, size_t len, uint64_t offset)
 	return store->will_need;
 }
 
+const void *store_at(struct uf_store *store, size_t len, uint64_t offset)
+{
+	if (!store->at || offset >= store->size || len > store->size - offset)
+		return NULL;
+	return store->at(store->state, len, offset);
+}
+
 int uf_store_extent(struct uf_store *store, uint64_t offset, uint64_t len, struct uf_extent *extent)
 {
 	uint64_t left;
@@ -364,6 +372,7 @@ static int create(struct uf_store **out, const struct store_opened *opened, cons
 	store->ops = *opened->ops;
 	store->state = opened->state;
 	store->will_need = opened->will_need;
+	store->at = opened->at;
 	store->size = opened->size;
 	store->flags = opened->flags | options->flags;
 	if (!store->ops.write)

@@ -20,6 +20,8 @@ struct store_opened {
 	unsigned flags;
 	/* Begins to read it, so that a read finds it at hand; does not wait for it. NULL: not offered. */
 	void (*will_need)(void *state, size_t len, uint64_t offset);
+	/* See store_at(). NULL: not offered. */
+	const void *(*at)(void *state, size_t len, uint64_t offset);
 };
 
 typedef int store_opener(struct store_opened *opened, const char *rest, unsigned flags, struct uf_store_cause *cause);
@@ -34,6 +36,14 @@ int store_read_once(struct uf_store *store, void *buf, size_t len, uint64_t offs
 
 /* That it will be read soon, by somebody who waits. False: the store cannot begin without that. */
 bool store_will_need(struct uf_store *store, size_t len, uint64_t offset);
+
+/*
+ * store_at - where these bytes lie in memory, for whoever can do with them there; NULL: they have to be read
+ *
+ * For the kernel alone, as the source of UFFDIO_COPY: they may leave memory at any time, and then it waits for them, or says -EFAULT where the
+ * store has been cut. Valid as long as the store is open. All within the store.
+ */
+const void *store_at(struct uf_store *store, size_t len, uint64_t offset);
 
 /* The last attempt that failed: what was asked for, and why it failed. "" for none. */
 void store_last_failure(struct uf_store *store, char *line, size_t size);
