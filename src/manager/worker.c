@@ -211,10 +211,10 @@ static void *serve(void *arg)
 {
 	struct thread *thread = arg;
 	struct epoll_event events[EVENTS];
+	uint64_t now = now_ns();
 
 	meet(thread);
 	while (!atomic_load(&thread->worker->stopping)) {
-		uint64_t now = now_ns();
 		int n, ms = sleep_for(thread, now);
 
 		atomic_store(&thread->asleep, true);

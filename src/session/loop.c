@@ -232,7 +232,7 @@ static bool serve_post(struct session *session, const struct session_post *post,
 static void serve_held(struct session *session)
 {
 	struct session_post **link = &session->kept.held, *post;
-	uint64_t now = now_ns();
+	uint64_t now = *link ? now_ns() : 0;
 
 	while ((post = *link)) {
 		if (serve_post(session, post, now)) {
