@@ -185,6 +185,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  * -ECANCELED    uf_source_cancel(), or the destination does not want it: the program stays here. Called again it begins anew
  * -EPROTONOSUPPORT  the two do not agree about version, features, page size or regions
  * -EPROTO, -EBADMSG  the peer said what it may not say; a checksum was wrong. As with -ENOTCONN it may be called again
+ * -EBUSY        the destination has, or may still be given, the program of another source
  * -EACCES       TLS: the peer is not who it should be
  * -EINVAL       no such form of address
  * -EALREADY     complete already

@@ -306,6 +306,17 @@ static int step_back(struct uf_destination *destination, const struct wire_prefa
 	return keep ? 0 : place_empty_all(destination);
 }
 
+/* Whether a source that came back after all was here has heard so. */
+static int hear_bye(struct uf_destination *destination)
+{
+	struct wire_message message;
+	int err = channel_receive(&destination->channels[0], &message);
+
+	if (!err)
+		err = message.type == WIRE_BYE ? -ECONNABORTED : -EPROTO;
+	return err;
+}
+
 static int agree(struct meeting *meeting)
 {
 	struct uf_destination *destination = meeting->destination;
@@ -321,7 +332,9 @@ static int agree(struct meeting *meeting)
 		                     WIRE_ACCEPTED);
 	if (err)
 		return err;
-	if (standing == WIRE_CANCELED || standing == WIRE_COMPLETE) {
+	if (standing == WIRE_COMPLETE)
+		return hear_bye(destination);
+	if (standing == WIRE_CANCELED) {
 		stream_finish(&destination->channels[0].stream, STREAM_GRACE_MS);
 		return -ECONNABORTED;
 	}

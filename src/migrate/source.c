@@ -146,6 +146,7 @@ static int go_on(struct uf_source *source)
 		source->stopped = false;
 		break;
 	case WIRE_COMPLETE:
+		channel_tell(&source->channels[0], WIRE_BYE, 0);
 		atomic_store(&source->standing, SOURCE_DONE);
 		tally_phase(&source->tally, UF_MIGRATE_COMPLETE);
 		return 0;
