@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: MIT
+/* What migration is made of: sets of pages, checksums, the wire; and a destination that somebody talks nonsense to. */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bitmap.h"
+#include "base/crc32c.h"
+#include "migrate/channel.h"
+#include "migrate/limit.h"
+#include "support/memory.h"
+#include "support/test.h"
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* ---- sets ---- */
+
+#define BITS 300
+
+static void check_bitmap(const _Atomic uint64_t *map, const bool *model)
+{
+	for (uint64_t i = 0; i < BITS; i++)
+		CHECK_EQ(bitmap_test(map, i), model[i]);
+}
+
+static uint64_t set_model(bool *model, uint64_t from, uint64_t end, bool to)
+{
+	uint64_t changed = 0;
+
+	for (uint64_t i = from; i < end; i++) {
+		changed += model[i] != to;
+		model[i] = to;
+	}
+	return changed;
+}
+
+static uint64_t find_model(const bool *model, uint64_t from, uint64_t end, bool what)
+{
+	while (from < end && model[from] != what)
+		from++;
+	return from;
+}
+
+TEST(bitmap_is_a_set, "A bitmap does what a set of numbers does, and counts what it changes.")
+{
+	_Atomic uint64_t map[(BITS + 63) / 64] = {0};
+	uint64_t random = 88172645463325252u;
+	bool model[BITS] = {false};
+
+	for (int i = 0; i < 20000; i++) {
+		uint64_t a = next_random(&random) % (BITS + 1), b = next_random(&random) % (BITS + 1);
+		uint64_t from = a < b ? a : b, end = a < b ? b : a, run;
+
+		switch (next_random(&random) % 4) {
+		case 0:
+			CHECK_EQ(bitmap_set(map, from, end), set_model(model, from, end, true));
+			break;
+		case 1:
+			CHECK_EQ(bitmap_clear(map, from, end), set_model(model, from, end, false));
+			break;
+		case 2:
+			run = find_model(model, from, end, false) - from;
+			CHECK_EQ(bitmap_claim(map, from, end), run);
+			set_model(model, from, from + run, false);
+			break;
+		default:
+			CHECK_EQ(bitmap_next(map, from, end), find_model(model, from, end, true));
+			CHECK_EQ(bitmap_next_clear(map, from, end), find_model(model, from, end, false));
+			run = set_model(memcpy((bool[BITS]){0}, model, BITS), from, end, false);
+			CHECK_EQ(bitmap_count(map, from, end), run);
+			break;
+		}
+		check_bitmap(map, model);
+	}
+}
+
+struct claims {
+	_Atomic uint64_t map[64];
+	_Atomic unsigned taken[64 * 64];
+};
+
+static void *claim_all(void *arg)
+{
+	struct claims *claims = arg;
+	uint64_t at = 0;
+
+	while ((at = bitmap_next(claims->map, at, 64 * 64)) < 64 * 64) {
+		uint64_t count = bitmap_claim(claims->map, at, 64 * 64);
+
+		for (uint64_t i = at; i < at + count; i++)
+			atomic_fetch_add(&claims->taken[i], 1);
+		at += count;
+	}
+	return NULL;
+}
+
+TEST(page_is_claimed_once, "Whatever threads claim at the same time, each member is had by one of them.")
+{
+	static struct claims claims;
+	pthread_t threads[4];
+
+	for (int round = 0; round < 50; round++) {
+		bitmap_set(claims.map, 0, 64 * 64);
+		for (int i = 0; i < 4; i++)
+			CHECK_EQ(pthread_create(&threads[i], NULL, claim_all, &claims), 0);
+		for (int i = 0; i < 4; i++)
+			CHECK_EQ(pthread_join(threads[i], NULL), 0);
+		for (int i = 0; i < 64 * 64; i++)
+			CHECK_EQ(atomic_exchange(&claims.taken[i], 0), 1);
+	}
+}
+
+/* ---- checksums ---- */
+
+TEST(checksum_is_crc32c, "The checksum is CRC-32C, with and without the instruction, in one piece and in several.")
+{
+	unsigned char bytes[1000];
+	uint64_t random = 1;
+
+	CHECK_EQ(crc32c(0, "123456789", 9), 0xe3069283u);
+	CHECK_EQ(crc32c_plain(0, "123456789", 9), 0xe3069283u);
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = (unsigned char)next_random(&random);
+	for (size_t len = 0; len < sizeof(bytes); len += 13) {
+		CHECK_EQ(crc32c(0, bytes, len), crc32c_plain(0, bytes, len));
+		CHECK_EQ(crc32c(crc32c(0, bytes, len / 3), bytes + len / 3, len - len / 3), crc32c(0, bytes, len));
+	}
+}
+
+TEST(limit_lets_through_its_rate, "So many bytes a second are let through: each must wait for those before it.")
+{
+	struct limit limit = {.rate = 1000000}, none = {.rate = 0};
+	uint64_t wait = 0;
+
+	CHECK_EQ(limit_pass(&none, UINT64_MAX), 0);
+	for (int i = 0; i < 100; i++)
+		wait = limit_pass(&limit, 100000);
+	/* Ten seconds' worth, but for what went before and the time that this took. */
+	CHECK(wait > 8000000000u && wait <= 10000000000u);
+}
+
+/* ---- the wire ---- */
+
+static struct region region_list[2] = {
+	{.name = "a", .len = 100 * 4096, .pages = 100},
+	{.name = "b", .len = 70 * 4096, .first = 128, .pages = 70},
+};
+static const struct regions two_regions = {
+	.count = 2, .at = region_list, .numbers = 256, .pages = 170, .page_size = 4096};
+
+static int read_back(const struct wire_message *message, enum wire_role from)
+{
+	unsigned char raw[WIRE_HEADER_SIZE];
+	struct wire_message read;
+	int err;
+
+	wire_write_header(raw, message);
+	err = wire_read_header(&read, raw, from, &two_regions);
+	if (!err)
+		CHECK(!memcmp(&read, message, sizeof(read)));
+	return err;
+}
+
+#define ACCEPTED(...) CHECK_EQ(read_back(&(struct wire_message){__VA_ARGS__}, WIRE_SOURCE), 0)
+#define REFUSED(...)  CHECK_EQ(read_back(&(struct wire_message){__VA_ARGS__}, WIRE_SOURCE), -EPROTO)
+
+TEST(header_is_checked, "Of a header every field is checked against its type and the regions.")
+{
+	ACCEPTED(.type = WIRE_PAGES, .region = 1, .at = 69, .count = 1, .length = 4096);
+	REFUSED(.type = WIRE_PAGES, .region = 1, .at = 69, .count = 2, .length = 8192);
+	REFUSED(.type = WIRE_PAGES, .region = 1, .at = UINT64_MAX, .count = 1, .length = 4096);
+	REFUSED(.type = WIRE_PAGES, .region = 2, .at = 0, .count = 1, .length = 4096);
+	REFUSED(.type = WIRE_PAGES, .region = 0, .at = 0, .count = 1, .length = 4095);
+	REFUSED(.type = WIRE_PAGES, .region = 0, .at = 0, .count = 0, .length = 0);
+	ACCEPTED(.type = WIRE_ZEROS, .region = 0, .at = 1, .count = 99);
+	REFUSED(.type = WIRE_ZEROS, .region = 0, .at = 1, .count = 100);
+	REFUSED(.type = WIRE_ZEROS, .region = 0, .at = 1, .count = 99, .length = 1);
+	REFUSED(.type = WIRE_ZEROS, .region = 0, .at = 1, .count = UINT32_MAX);
+	ACCEPTED(.type = WIRE_STATE, .at = UF_MIGRATE_STATE_SIZE - 5, .length = 5);
+	REFUSED(.type = WIRE_STATE, .at = UF_MIGRATE_STATE_SIZE - 5, .length = 6);
+	REFUSED(.type = WIRE_STATE, .at = UINT64_MAX - 2, .length = 6);
+	REFUSED(.type = WIRE_STATE, .at = 0, .length = WIRE_RUN + 1);
+	ACCEPTED(.type = WIRE_COMMIT);
+	REFUSED(.type = WIRE_COMMIT, .at = 1);
+	REFUSED(.type = WIRE_COMMIT, .count = 1);
+	REFUSED(.type = WIRE_COMMIT, .crc = 1);
+	/* The destination's words. */
+	REFUSED(.type = WIRE_REQUEST, .region = 0, .at = 0, .count = 1);
+	REFUSED(.type = WIRE_DONE);
+	REFUSED(.type = 12345);
+	CHECK_EQ(read_back(&(struct wire_message){.type = WIRE_REQUEST, .at = 99, .count = 1}, WIRE_DESTINATION), 0);
+	CHECK_EQ(read_back(&(struct wire_message){.type = WIRE_BITMAP, .at = 64, .count = 36, .length = 8},
+	                   WIRE_DESTINATION),
+	         0);
+	CHECK_EQ(read_back(&(struct wire_message){.type = WIRE_BITMAP, .at = 63, .count = 36, .length = 8},
+	                   WIRE_DESTINATION),
+	         -EPROTO);
+	CHECK_EQ(read_back(&(struct wire_message){.type = WIRE_PAGES, .count = 1, .length = 4096}, WIRE_DESTINATION),
+	         -EPROTO);
+}
+
+TEST(damage_is_noticed, "A header or preface in which one bit is wrong is refused.")
+{
+	struct wire_preface preface = {
+		.lowest = 1, .highest = 1, .role = WIRE_SOURCE, .channels = 2, .page_size = 4096, .timeout_ms = 1};
+	unsigned char raw[WIRE_PREFACE_SIZE], header[WIRE_HEADER_SIZE];
+	struct wire_message message;
+
+	wire_write_preface(raw, &preface);
+	CHECK_EQ(wire_read_preface(&preface, raw), 0);
+	for (unsigned bit = 0; bit < sizeof(raw) * 8; bit++) {
+		raw[bit / 8] ^= (unsigned char)(1 << bit % 8);
+		CHECK_EQ(wire_read_preface(&preface, raw), -EPROTO);
+		raw[bit / 8] ^= (unsigned char)(1 << bit % 8);
+	}
+	wire_write_header(header, &(struct wire_message){.type = WIRE_ZEROS, .count = 1});
+	for (unsigned bit = 0; bit < sizeof(header) * 8; bit++) {
+		header[bit / 8] ^= (unsigned char)(1 << bit % 8);
+		CHECK_EQ(wire_read_header(&message, header, WIRE_SOURCE, &two_regions), -EBADMSG);
+		header[bit / 8] ^= (unsigned char)(1 << bit % 8);
+	}
+}
+
+/* ---- a destination and a hostile peer ---- */
+
+#define PAGES 16
+
+struct target {
+	struct uf_destination *destination;
+	struct memory memory;
+	struct channel channel; /* the peer's */
+	int theirs;
+	pthread_t thread;
+	int result;
+	_Atomic unsigned starts;
+};
+
+static void count_start(void *arg, const void *state, size_t len)
+{
+	struct target *target = arg;
+
+	(void)state;
+	(void)len;
+	target->starts++;
+}
+
+static void *run_target(void *arg)
+{
+	struct target *target = arg;
+	char address[32];
+
+	snprintf(address, sizeof(address), "fd:%d", target->theirs);
+	target->result = uf_destination_run(target->destination, address);
+	return NULL;
+}
+
+static struct regions target_regions(const struct target *target, struct region *region)
+{
+	*region = (struct region){
+		.name = "memory", .addr = (uintptr_t)target->memory.at, .len = target->memory.len, .pages = PAGES};
+	return (struct regions){.count = 1, .at = region, .numbers = 64, .pages = PAGES, .page_size = page_size};
+}
+
+static void open_target(struct target *target)
+{
+	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .arg = target};
+	struct uf_migrate_region region = {.name = "memory"};
+	static struct region list;
+	static struct regions regions;
+	int pair[2];
+
+	target->memory = memory_map(MEMORY_ANON, PAGES);
+	region.addr = target->memory.at;
+	region.len = target->memory.len;
+	CHECK_EQ(uf_destination_open(&target->destination, &region, 1, &options), 0);
+	regions = target_regions(target, &list);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	channel_init(&target->channel, WIRE_DESTINATION, &regions);
+	stream_open(&target->channel.stream, pair[0], -1, 10000);
+	target->theirs = pair[1];
+	CHECK_EQ(pthread_create(&target->thread, NULL, run_target, target), 0);
+}
+
+/* Up to where memory may be sent. */
+static void greet_target(struct target *target)
+{
+	struct wire_preface preface = {.lowest = 1,
+	                               .highest = 1,
+	                               .role = WIRE_SOURCE,
+	                               .channels = 1,
+	                               .page_size = (uint32_t)page_size,
+	                               .timeout_ms = 10000,
+	                               .id = "somebody"};
+	unsigned char raw[WIRE_PREFACE_SIZE], region[WIRE_REGION_SIZE];
+	struct iovec iov = {raw, sizeof(raw)};
+	struct wire_message message = {.type = WIRE_REGIONS, .count = 1, .length = sizeof(region)};
+
+	wire_write_preface(raw, &preface);
+	CHECK_EQ(stream_send(&target->channel.stream, &iov, 1), 0);
+	CHECK_EQ(stream_receive(&target->channel.stream, raw, sizeof(raw)), 0);
+	wire_write_region(region, target->channel.regions->at);
+	CHECK_EQ(channel_send(&target->channel, &message, region), 0);
+	CHECK_EQ(channel_receive(&target->channel, &message), 0);
+	CHECK_EQ(message.type, WIRE_ACCEPT);
+}
+
+static int end_target(struct target *target)
+{
+	stream_close(&target->channel.stream);
+	CHECK_EQ(pthread_join(target->thread, NULL), 0);
+	uf_destination_close(target->destination);
+	CHECK_EQ(munmap(target->memory.at, target->memory.len), 0);
+	return target->result;
+}
+
+static int send_alone(const struct wire_message *message, size_t body)
+{
+	struct target target = {.starts = 0};
+	char *bytes = calloc(1, body + 1);
+
+	open_target(&target);
+	greet_target(&target);
+	CHECK(bytes);
+	memset(bytes, 0xff, body);
+	channel_send(&target.channel, message, bytes);
+	free(bytes);
+	/* Until it hangs up, or for more. */
+	shutdown(target.channel.stream.fd, SHUT_WR);
+	while (!channel_receive(&target.channel, &(struct wire_message){0}))
+		;
+	end_target(&target);
+	CHECK_EQ(target.starts, 0);
+	return target.result;
+}
+
+TEST(messages_out_of_turn_are_refused,
+     "A source that commits, or asks, before it is its turn is refused, and nothing begins.")
+{
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_COMMIT}, 0), -EPROTO);
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_STATE, .length = 10}, 10), -EPROTO);
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_STOPPED}, 0), -EPROTO);
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_ALL_SENT}, 0), -EPROTO);
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_BYE}, 0), -EPROTO);
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_REQUEST, .count = 1}, 0), -EPROTO);
+	/* Ranges of all ones. */
+	CHECK_EQ(send_alone(&(struct wire_message){.type = WIRE_DISCARD, .count = 2, .length = 32}, 32), -EPROTO);
+	CHECK_EQ(send_alone(
+			 &(struct wire_message){
+				 .type = WIRE_PAGES, .at = PAGES, .count = 1, .length = (uint32_t)page_size},
+			 page_size),
+	         -EPROTO);
+}
+
+/* A message of a kind that fits, or nearly. */
+static size_t make_message(uint64_t *random, unsigned char *raw)
+{
+	static const enum wire_type types[] = {WIRE_PAGES,    WIRE_ZEROS, WIRE_DISCARD, WIRE_BARRIER,
+	                                       WIRE_ARM,      WIRE_STATE, WIRE_STOPPED, WIRE_COMMIT,
+	                                       WIRE_ALL_SENT, WIRE_ALIVE, WIRE_CANCEL};
+	struct wire_message message = {
+		.type = types[next_random(random) %
+	                      (sizeof(types) / sizeof(types[0]) - (next_random(random) % 8 != 0))],
+		.at = next_random(random) % (PAGES + 1),
+		.count = (uint32_t)(next_random(random) % 4),
+	};
+
+	if (message.type == WIRE_PAGES)
+		message.length = message.count * (uint32_t)page_size;
+	if (message.type == WIRE_DISCARD) {
+		message.at = 0;
+		message.length = message.count * WIRE_RANGE_SIZE;
+	}
+	if (message.type == WIRE_STATE)
+		message.length = 16;
+	if (message.type == WIRE_STATE || message.type == WIRE_STOPPED || message.type == WIRE_BARRIER)
+		message.count = 0;
+	if (message.type == WIRE_STATE || message.type == WIRE_STOPPED)
+		message.at = next_random(random) % 3 * 16;
+	if (message.type >= WIRE_COMMIT || message.type == WIRE_ARM)
+		message.at = message.count = 0;
+	wire_write_header(raw, &message);
+	for (size_t i = 0; i < message.length; i++)
+		raw[WIRE_HEADER_SIZE + i] = (unsigned char)next_random(random);
+	if (message.type == WIRE_DISCARD)
+		for (uint32_t i = 0; i < message.count; i++)
+			wire_write_range(raw + WIRE_HEADER_SIZE + i * WIRE_RANGE_SIZE, next_random(random) % PAGES,
+			                 PAGES - next_random(random) % 3);
+	return WIRE_HEADER_SIZE + message.length;
+}
+
+TEST(nonsense_does_no_harm,
+     "Whatever a peer sends, in whatever order, the destination ends with an error and writes nowhere else.")
+{
+	static unsigned char raw[WIRE_HEADER_SIZE + 4 * 65536];
+	uint64_t random = 4711;
+
+	for (int round = 0; round < 150; round++) {
+		struct target target = {.starts = 0};
+
+		open_target(&target);
+		greet_target(&target);
+		for (int i = 0; i < 60; i++) {
+			size_t len = make_message(&random, raw);
+
+			if (next_random(&random) % 32 == 0)
+				raw[next_random(&random) % len] ^= 1;
+			if (send(target.channel.stream.fd, raw, len, MSG_NOSIGNAL) < 0)
+				break;
+		}
+		/* Whatever it says: its answers must not fill the connection. */
+		shutdown(target.channel.stream.fd, SHUT_WR);
+		while (recv(target.channel.stream.fd, raw, sizeof(raw), MSG_WAITALL) > 0)
+			;
+		/* The memory lies between pages that cannot be touched, and nobody else's has been written to. */
+		CHECK(end_target(&target) < 0);
+	}
+}
