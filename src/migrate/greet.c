@@ -198,12 +198,8 @@ static void begin_anew(struct uf_source *source)
 
 static int agree(struct uf_source *source)
 {
-	int err = 0;
+	int err = take_prefaces(source);
 
-	for (unsigned i = 0; i < source->connections && !err; i++)
-		err = send_preface(source, i);
-	if (!err)
-		err = take_prefaces(source);
 	/* It will not take anything. */
 	if (!err && (source->peer_standing == WIRE_CANCELED || source->peer_standing == WIRE_COMPLETE))
 		return 0;
@@ -231,6 +227,9 @@ static int open_streams(struct uf_source *source, const int fds[ADDRESS_CONNECTI
 		err = tls_greet(source->tls, &source->channels[i].stream, cause);
 		if (err == -EACCES)
 			tally_fail(&source->tally, "TLS: %s", cause);
+		/* The destination takes one connection after the other as far as this. */
+		if (!err)
+			err = send_preface(source, i);
 	}
 	return err;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Contracts: migrate/tls.h. */
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 
 #include "migrate/tls.h"
@@ -46,6 +47,12 @@ int tls_greet(const struct tls_settings *settings, struct stream *stream, char c
 	err = module->begin(&stream->tls, settings, stream->fd);
 	while (!err) {
 		err = module->greet(stream->tls, cause);
+		if (err == -EINTR) {
+			/* There is no room for what is to be sent: rare, as it is little. */
+			err = 0;
+			sched_yield();
+			continue;
+		}
 		if (err != -EAGAIN)
 			break;
 		err = stream_wait(stream, stream->timeout_ms);

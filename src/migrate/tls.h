@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tls.h - TLS for connections, by a module: libuserfault-migrate-tls.so, with GnuTLS
+ * tls.h - TLS for connections, by a module with GnuTLS: libuserfault-store-tls.so, found as those of stores are (store/module.h)
  *
  * The side that connects is the client.
  */
@@ -25,7 +25,7 @@ struct tls_module {
 	 * A connection on stream->fd, as an object of its own. Nothing is sent yet.
 	 */
 	int (*begin)(struct stream_tls **out, const struct tls_settings *settings, int fd);
-	/* The next step: 0: done; -EAGAIN: when something can be received; -EACCES: the peer is not who it should be; -ENOTCONN. */
+	/* The next step: 0: done; -EAGAIN: when something can be received; -EINTR: soon; -EACCES: the peer is not who it should be; -ENOTCONN. */
 	int (*greet)(struct stream_tls *tls, char cause[TLS_CAUSE]);
 };
 

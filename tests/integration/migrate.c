@@ -416,3 +416,109 @@ TEST(bad_arguments_are_refused, "What makes no sense is -EINVAL, and leaves noth
 	CHECK_EQ(uf_source_reclaim(migrated->source), -EALREADY);
 	source_gone(migrated);
 }
+
+/*
+ * TLS. The module is found as the environment says; certificates are made by openssl(1).
+ */
+
+static const char *write_line(const char *name, const char *line)
+{
+	const char *path = in_folder(name);
+	FILE *file = fopen(path, "we");
+
+	CHECK(file);
+	CHECK(fputs(line, file) >= 0);
+	CHECK_EQ(fclose(file), 0);
+	return path;
+}
+
+TEST(moves_over_tls_with_a_key, "Over TLS, with a key that both know; also over one connection.")
+{
+	const char *key = write_line("psk", "mover:000102030405060708090a0b0c0d0e0f1011121314151617\n");
+	struct uf_migrate_tls tls = {.size = sizeof(tls), .psk = key};
+	struct migrated_setup setup = {.pages = PAGES,
+	                               .passes = 3,
+	                               .writes = true,
+	                               .engine = migrated_engine(),
+	                               .tls_source = &tls,
+	                               .tls_destination = &tls};
+
+	move_over_pairs(migrated_new(&setup), 2);
+	setup.flags = UF_MIGRATE_CHECKSUM;
+	move_over_pairs(migrated_new(&setup), 1);
+}
+
+TEST(moves_over_tls_with_certificates, "Over TLS, with certificates of the same authority.")
+{
+	char command[1024], cert[256], key[256];
+	struct uf_migrate_tls tls = {.size = sizeof(tls), .ca = cert, .cert = cert, .key = key, .name = "mover"};
+
+	snprintf(cert, sizeof(cert), "%s", in_folder("cert"));
+	snprintf(key, sizeof(key), "%s", in_folder("key"));
+	snprintf(command, sizeof(command),
+	         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout %s -out %s -days 2 "
+	         "-subj /CN=mover -addext subjectAltName=DNS:mover 2>/dev/null",
+	         key, cert);
+	CHECK_EQ(system(command), 0);
+	move_over_pairs(migrated_new(&(struct migrated_setup){
+				.pages = PAGES,
+				.passes = 1,
+				.engine = migrated_engine(),
+				.tls_source = &tls,
+				.tls_destination = &tls,
+			}),
+	                2);
+}
+
+static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_migrate_tls *theirs)
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.engine = migrated_engine(),
+		.tls_source = ours,
+		.tls_destination = theirs,
+	});
+	int here[2], there[2];
+	pid_t child;
+
+	make_pairs(here, there);
+	child = fork();
+	if (!child) {
+		both_close(here, 2);
+		destination_here(migrated, NULL);
+		CHECK(uf_destination_run(migrated->destination, migrated_fds(there, 2)) < 0);
+		_exit(0);
+	}
+	both_close(there, 2);
+	source_here(migrated);
+	CHECK(uf_source_run(migrated->source, migrated_fds(here, 2)) < 0);
+	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
+	CHECK_EQ(atomic_load(&migrated->shared->stops), 0);
+	reap(child);
+}
+
+TEST(wrong_key_is_refused, "Who has another key, or speaks no TLS at all, gets nothing.")
+{
+	struct uf_migrate_tls right = {.size = sizeof(right),
+	                               .psk = write_line("right", "mover:000102030405060708090a0b0c0d0e0f\n")};
+	struct uf_migrate_tls wrong = {.size = sizeof(wrong),
+	                               .psk = write_line("wrong", "mover:ff0102030405060708090a0b0c0d0e0f\n")};
+
+	refused_by_tls(&right, &wrong);
+	refused_by_tls(NULL, &right);
+}
+
+TEST(bad_tls_settings_are_refused, "Settings of which nothing can be made are told of when the object is opened.")
+{
+	struct uf_migrate_tls bad = {.size = sizeof(bad), .psk = write_line("bad", "no key at all\n")},
+			      none = {.size = sizeof(none)};
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){.pages = 4, .engine = migrated_engine()});
+	struct uf_source_options options = {.size = sizeof(options), .tls = &bad};
+	struct uf_source *source;
+
+	source_here(migrated);
+	CHECK_EQ(uf_source_open(&source, migrated->regions, 2, &options), -EINVAL);
+	options.tls = &none;
+	CHECK_EQ(uf_source_open(&source, migrated->regions, 2, &options), -EINVAL);
+	source_gone(migrated);
+}
