@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -140,6 +141,69 @@ TEST(moves_shared_memory, "Shared memory moves as well.")
 				.engine = migrated_engine(),
 			}),
 	                2);
+}
+
+/*
+ * From one network to another: two network name spaces, and a pair of virtual interfaces between them.
+ */
+
+static void run_ip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void run_ip(const char *format, ...)
+{
+	char command[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	if (system(command))
+		FAIL("%s", command);
+}
+
+static void new_network(void)
+{
+	if (unshare(CLONE_NEWNET))
+		SKIP("no network name space of one's own: %s", strerror(errno));
+	run_ip("ip link set lo up");
+}
+
+TEST(moves_between_networks,
+     "From one network name space to another, through interfaces that delay nothing and know nothing of us.")
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.passes = 3,
+		.writes = true,
+		.engine = migrated_engine(),
+	});
+	int ready[2];
+	pid_t child;
+	char byte;
+
+	CHECK_EQ(pipe(ready), 0);
+	new_network();
+	child = fork();
+	if (!child) {
+		new_network();
+		CHECK_EQ(write(ready[1], "", 1), 1);
+		/* Until the interface is here and up: it is what shared->flag is for. */
+		while (!atomic_load(&migrated->shared->flag))
+			sched_yield();
+		run_ip("ip addr add 10.77.0.2/24 dev there && ip link set there up");
+		destination_here(migrated, "tcp://10.77.0.2:0");
+		CHECK_EQ(uf_destination_run(migrated->destination, NULL), 0);
+		destination_check(migrated);
+		_exit(0);
+	}
+	CHECK_EQ(read(ready[0], &byte, 1), 1);
+	run_ip("ip link add here type veth peer name there netns %d", (int)child);
+	run_ip("ip addr add 10.77.0.1/24 dev here && ip link set here up");
+	atomic_store(&migrated->shared->flag, 1);
+	migrated_wait_listening(migrated);
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated->shared->address), 0);
+	reap(child);
+	source_gone(migrated);
 }
 
 /*

@@ -802,3 +802,39 @@ TEST(failed_run_stays_hidden,
 		check_holds(pointer(&m, 2), page_size, 0);
 	}
 }
+
+struct restless {
+	const volatile char *at;
+	_Atomic bool end;
+};
+
+static void *touch_without_end(void *arg)
+{
+	struct restless *restless = arg;
+
+	for (size_t i = 0; !atomic_load(&restless->end); i++)
+		(void)restless->at[i % 8 * page_size];
+	return NULL;
+}
+
+TEST(unregistered_while_touched,
+     "A thread that traps just before its page is unregistered goes on, and does not die of it.")
+{
+	struct uf_options options = {.size = sizeof(options), .engine = UF_ENGINE_USER};
+	struct restless restless = {.at = anon(8)};
+	char *at = (char *)(uintptr_t)restless.at;
+	pthread_t threads[2];
+	struct uf *uf;
+
+	CHECK_EQ(uf_open(&uf, &options), 0);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_create(&threads[i], NULL, touch_without_end, &restless), 0);
+	for (int round = 0; round < 3000; round++) {
+		CHECK_EQ(uf_register(uf, at, 8 * page_size, UFFDIO_REGISTER_MODE_MISSING, NULL), 0);
+		CHECK_EQ(uf_unregister(uf, at, 8 * page_size), 0);
+	}
+	atomic_store(&restless.end, true);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(pthread_join(threads[i], NULL), 0);
+	uf_close(uf);
+}
