@@ -137,7 +137,11 @@ struct uf_source_options {
 	 * was during the one before: they do not get ahead of the program.
 	 */
 	uint64_t enough;
-	uint64_t bandwidth;               /* bytes a second for what was not asked for; 0: no limit */
+	/*
+	 * Bytes a second for what was not asked for, at least 65536; 0: no limit. Up to 128 KiB go at once, and a peer's timeout must be longer
+	 * than the pause after them.
+	 */
+	uint64_t bandwidth;
 	unsigned timeout_ms;              /* a peer that is silent for so long is lost; 0: 30000 */
 	enum uf_engine engine;            /* for dirty tracking, as for uf_dirty_open() */
 	const struct uf_migrate_tls *tls; /* NULL: none. Copied */
@@ -145,7 +149,7 @@ struct uf_source_options {
 	 * Stops the program, and gives its state, which must stay as it is until uf_source_run() returns or resume() is called. When it returns,
 	 * nobody may write to the regions any more: neither threads nor the kernel on their behalf (reads in flight, KVM), but
 	 * after resume(). 0, or -errno: it cannot stop now, and must be running; uf_source_run() ends with that. NULL: already stopped, and
-	 * no state.
+	 * no state. A destination to which nothing is said for its timeout takes the source for lost.
 	 */
 	int (*stop)(void *arg, const void **state, size_t *len);
 	/* The program goes on here. Called once for each stop() that returned 0 and did not end in a commit. */
@@ -165,7 +169,7 @@ struct uf_source_options {
  *
  * opts must be there.
  * -EINVAL   no region, or too many; a name that is empty, too long, or there twice; not aligned; regions that overlap; unknown flag; a
- *           `resume` without a `stop`, or the other way round
+ *           `resume` without a `stop`, or the other way round; a bandwidth that is too small
  * -E2BIG    as uf_open()
  * -EOPNOTSUPP  TLS, and its module is not there
  * -ENOMEM, and what the files of `tls` say when they cannot be used

@@ -9,9 +9,10 @@
 #include "base/rawsys.h"
 #include "migrate/source.h"
 
-#define TIMEOUT_MS 30000
-#define ENOUGH     ((uint64_t)1 << 20)
-#define FLAGS      (UF_MIGRATE_CHECKSUM | UF_MIGRATE_ONE_CONNECTION)
+#define TIMEOUT_MS      30000
+#define ENOUGH          ((uint64_t)1 << 20)
+#define LEAST_BANDWIDTH 65536
+#define FLAGS           (UF_MIGRATE_CHECKSUM | UF_MIGRATE_ONE_CONNECTION)
 
 static void fill_in(void *side, struct uf_migrate_statistics *stats)
 {
@@ -32,6 +33,8 @@ static int take_options(struct uf_source *source, const struct uf_source_options
 	if (err)
 		return err;
 	if ((source->options.flags & ~FLAGS) || !source->options.stop != !source->options.resume)
+		return -EINVAL;
+	if (source->options.bandwidth && source->options.bandwidth < LEAST_BANDWIDTH)
 		return -EINVAL;
 	if (!source->options.timeout_ms)
 		source->options.timeout_ms = TIMEOUT_MS;
