@@ -426,3 +426,193 @@ TEST(nonsense_does_no_harm,
 		CHECK(end_target(&target) < 0);
 	}
 }
+
+/* ---- a source whose destination is played by the test: the moment of the commit ---- */
+
+struct giver {
+	struct uf_source *source;
+	struct memory memory;
+	struct channel channel; /* the destination's */
+	int theirs;
+	pthread_t thread;
+	int result;
+	_Atomic unsigned stops, resumes;
+};
+
+static int giver_stop(void *arg, const void **state, size_t *len)
+{
+	struct giver *giver = arg;
+
+	(void)state;
+	(void)len;
+	giver->stops++;
+	return 0;
+}
+
+static void giver_resume(void *arg)
+{
+	struct giver *giver = arg;
+
+	giver->resumes++;
+}
+
+static void open_giver(struct giver *giver)
+{
+	struct uf_source_options options = {
+		.size = sizeof(options), .stop = giver_stop, .resume = giver_resume, .arg = giver};
+	struct uf_migrate_region region = {.name = "memory"};
+
+	giver->memory = memory_map(MEMORY_ANON, PAGES);
+	region.addr = giver->memory.at;
+	region.len = giver->memory.len;
+	CHECK_EQ(uf_source_open(&giver->source, &region, 1, &options), 0);
+}
+
+static void *run_giver(void *arg)
+{
+	struct giver *giver = arg;
+	char address[32];
+
+	snprintf(address, sizeof(address), "fd:%d", giver->theirs);
+	giver->result = uf_source_run(giver->source, address);
+	return NULL;
+}
+
+static void expect_message(struct giver *giver, enum wire_type type, struct wire_message *message)
+{
+	CHECK_EQ(channel_receive(&giver->channel, message), 0);
+	CHECK_EQ(message->type, type);
+}
+
+/* A new connection, on which the destination stands there. */
+static void meet_giver(struct giver *giver, enum wire_standing standing)
+{
+	static struct region region = {.name = "memory"};
+	static struct regions regions = {.count = 1, .at = &region, .numbers = 64, .pages = PAGES};
+	unsigned char raw[WIRE_PREFACE_SIZE], list[WIRE_REGION_SIZE];
+	struct iovec iov = {raw, sizeof(raw)};
+	struct wire_preface preface;
+	struct wire_message message;
+	int pair[2];
+
+	region.len = giver->memory.len;
+	region.pages = PAGES;
+	regions.page_size = page_size;
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	channel_init(&giver->channel, WIRE_SOURCE, &regions);
+	stream_open(&giver->channel.stream, pair[0], -1, 10000);
+	giver->theirs = pair[1];
+	CHECK_EQ(pthread_create(&giver->thread, NULL, run_giver, giver), 0);
+	CHECK_EQ(stream_receive(&giver->channel.stream, raw, sizeof(raw)), 0);
+	CHECK_EQ(wire_read_preface(&preface, raw), 0);
+	CHECK_EQ(preface.standing, standing == WIRE_FRESH ? WIRE_FRESH : WIRE_COMMITTED);
+	preface.role = WIRE_DESTINATION;
+	preface.standing = standing;
+	wire_write_preface(raw, &preface);
+	CHECK_EQ(stream_send(&giver->channel.stream, &iov, 1), 0);
+	if (standing == WIRE_CANCELED || standing == WIRE_COMPLETE)
+		return;
+	expect_message(giver, WIRE_REGIONS, &message);
+	CHECK_EQ(channel_receive_body(&giver->channel, &message, list), 0);
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_ACCEPT, 0), 0);
+	if (standing != WIRE_FRESH)
+		CHECK_EQ(channel_send(&giver->channel,
+		                      &(struct wire_message){.type = WIRE_BITMAP, .count = PAGES, .length = 8},
+		                      (unsigned char[8]){0}),
+		         0);
+}
+
+static void part_giver(struct giver *giver)
+{
+	channel_destroy(&giver->channel);
+	CHECK_EQ(pthread_join(giver->thread, NULL), 0);
+}
+
+/* The connection breaks when the commit has been sent, and nothing has come back. */
+static void leave_in_doubt(struct giver *giver)
+{
+	struct wire_message message;
+
+	open_giver(giver);
+	meet_giver(giver, WIRE_FRESH);
+	expect_message(giver, WIRE_ARM, &message);
+	CHECK_EQ(uf_source_owner(giver->source), UF_OWNER_SOURCE);
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_ARMED, 0), 0);
+	expect_message(giver, WIRE_BARRIER, &message);
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_REACHED, message.at), 0);
+	expect_message(giver, WIRE_STOPPED, &message);
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_PREPARED, 0), 0);
+	expect_message(giver, WIRE_COMMIT, &message);
+	part_giver(giver);
+	CHECK_EQ(giver->result, -ENOTCONN);
+	CHECK_EQ(uf_source_owner(giver->source), UF_OWNER_IN_DOUBT);
+	CHECK_EQ(uf_source_cancel(giver->source), -EALREADY);
+	CHECK_EQ(giver->resumes, 0);
+}
+
+TEST(doubt_ends_with_a_cancellation, "A source in doubt goes on only when the destination says that it never began.")
+{
+	struct giver giver = {.stops = 0};
+
+	leave_in_doubt(&giver);
+	meet_giver(&giver, WIRE_CANCELED);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ECANCELED);
+	CHECK_EQ(uf_source_owner(giver.source), UF_OWNER_SOURCE);
+	CHECK_EQ(giver.resumes, 1);
+	uf_source_close(giver.source);
+}
+
+TEST(doubt_ends_with_another_commit, "A destination that is ready, and has not heard of the commit, hears of it again.")
+{
+	struct giver giver = {.stops = 0};
+	struct wire_message message;
+
+	leave_in_doubt(&giver);
+	meet_giver(&giver, WIRE_READY);
+	expect_message(&giver, WIRE_COMMIT, &message);
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_STARTED, 0), 0);
+	expect_message(&giver, WIRE_ZEROS, &message);
+	CHECK_EQ(message.count, PAGES);
+	expect_message(&giver, WIRE_ALL_SENT, &message);
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_DONE, 0), 0);
+	expect_message(&giver, WIRE_BYE, &message);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, 0);
+	CHECK_EQ(uf_source_owner(giver.source), UF_OWNER_DESTINATION);
+	CHECK_EQ(giver.stops, 1);
+	CHECK_EQ(giver.resumes, 0);
+	uf_source_close(giver.source);
+}
+
+TEST(doubt_ends_when_it_has_begun, "A destination that has begun is the owner, whatever the source has heard.")
+{
+	struct giver giver = {.stops = 0};
+	struct wire_message message;
+
+	leave_in_doubt(&giver);
+	meet_giver(&giver, WIRE_COMMITTED);
+	expect_message(&giver, WIRE_ZEROS, &message);
+	CHECK_EQ(uf_source_owner(giver.source), UF_OWNER_DESTINATION);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ENOTCONN);
+	CHECK_EQ(giver.resumes, 0);
+	/* Too late for that. */
+	CHECK_EQ(uf_source_reclaim(giver.source), -EALREADY);
+	meet_giver(&giver, WIRE_COMPLETE);
+	expect_message(&giver, WIRE_BYE, &message);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, 0);
+	uf_source_close(giver.source);
+}
+
+TEST(doubt_ends_with_a_reclaim, "Who knows that the destination never began can have the program back.")
+{
+	struct giver giver = {.stops = 0};
+
+	leave_in_doubt(&giver);
+	CHECK_EQ(uf_source_reclaim(giver.source), 0);
+	CHECK_EQ(giver.resumes, 1);
+	CHECK_EQ(uf_source_owner(giver.source), UF_OWNER_SOURCE);
+	uf_source_close(giver.source);
+}
