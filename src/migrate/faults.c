@@ -75,17 +75,15 @@ static int fault(struct uf_destination *destination, uint64_t addr, bool linked)
 		place_poison(destination, page, page + 1);
 		return 0;
 	}
-	if (!bitmap_test(destination->asked, page)) {
-		destination->asked_ns[page] = now_ns();
-		bitmap_set(destination->asked, page, page + 1);
-		/* It may have come just then; arrived() looks after it has set the other bit. */
-		if (bitmap_test(destination->have, page)) {
-			bitmap_clear(destination->asked, page, page + 1);
-			uf_wake(destination->uf, region_page(&destination->regions, region, page),
-			        destination->regions.page_size);
-			return 0;
-		}
-	} else {
+	if (bitmap_test(destination->asked, page))
+		return 0;
+	destination->asked_ns[page] = now_ns();
+	bitmap_set(destination->asked, page, page + 1);
+	/* It may have come just then; arrived() looks after it has set the other bit. */
+	if (bitmap_test(destination->have, page)) {
+		bitmap_clear(destination->asked, page, page + 1);
+		uf_wake(destination->uf, region_page(&destination->regions, region, page),
+		        destination->regions.page_size);
 		return 0;
 	}
 	return linked ? ask(destination, page) : 0;
@@ -145,53 +143,73 @@ static bool has_been_lost(const struct uf_destination *destination)
 	       destination_standing(destination) == DESTINATION_BEGUN;
 }
 
+/* What the thread knows of the connections. */
+struct link {
+	bool linked;   /* there are some, as far as it was told */
+	bool usable;   /* and none of them has failed here */
+	uint64_t beat; /* when the source last heard something for nothing else's sake, ns */
+};
+
+/* Takes over what the receiver has changed. False: the thread shall end. */
+static bool look_at_link(struct uf_destination *destination, struct link *link, int *err)
+{
+	bool before = link->linked, quit;
+
+	pthread_mutex_lock(&destination->lock);
+	link->linked = destination->link_in_use = destination->linked;
+	quit = destination->quit;
+	pthread_cond_broadcast(&destination->changed);
+	pthread_mutex_unlock(&destination->lock);
+	if (link->linked && !before) {
+		link->usable = true;
+		link->beat = now_ns();
+		if (!quit)
+			*err = ask_again(destination);
+	}
+	link->usable = link->usable && link->linked && !*err;
+	return !quit;
+}
+
+/* Waits for something to do, and does it. */
+static int serve_once(struct uf_destination *destination, struct link *link)
+{
+	bool own = link->usable && destination->connections == 2;
+	const struct stream *answers = &destination->channels[1].stream;
+	struct pollfd fds[3] = {{.fd = destination->kick, .events = POLLIN},
+	                        {.fd = uf_fd(destination->uf), .events = POLLIN},
+	                        {.fd = own ? answers->fd : -1, .events = POLLIN}};
+	int err = 0;
+
+	if (!own || !stream_holds(answers))
+		poll(fds, 3, LOOK);
+	if (fds[0].revents)
+		hear_kick(destination);
+	if (fds[1].revents || !fds[2].revents)
+		err = read_faults(destination, link->usable);
+	if (!err && own && stream_has(answers))
+		err = take_answer(destination);
+	if (!err && link->usable && now_ns() - link->beat > destination->beat_ms * 1000000ull) {
+		err = channel_tell(destination_requests(destination), WIRE_ALIVE, 0);
+		link->beat = now_ns();
+	}
+	return err;
+}
+
 static void *serve(void *arg)
 {
 	struct uf_destination *destination = arg;
-	bool usable = false, was_linked = false, quit = false;
-	uint64_t beat = 0;
+	struct link link = {.linked = false};
+	int err = 0;
 
 	prompt_here();
-	while (!quit) {
-		struct pollfd fds[3] = {{.fd = destination->kick, .events = POLLIN},
-		                        {.fd = uf_fd(destination->uf), .events = POLLIN},
-		                        {.fd = -1, .events = POLLIN}};
-		bool linked, own;
-		int err = 0;
-
-		pthread_mutex_lock(&destination->lock);
-		linked = destination->link_in_use = destination->linked;
-		quit = destination->quit;
-		pthread_cond_broadcast(&destination->changed);
-		pthread_mutex_unlock(&destination->lock);
-		if (quit)
-			break;
-		if (linked && !was_linked) {
-			usable = true;
-			beat = now_ns();
-			err = ask_again(destination);
-		}
-		was_linked = linked;
-		usable = usable && linked && !err;
-		own = usable && destination->connections == 2;
-		if (own)
-			fds[2].fd = destination->channels[1].stream.fd;
-		if (!err && !(own && stream_holds(&destination->channels[1].stream)))
-			poll(fds, 3, LOOK);
-		if (fds[0].revents)
-			hear_kick(destination);
-		if (fds[1].revents || !fds[2].revents)
-			err = err ? err : read_faults(destination, usable);
-		if (usable && !err && own && stream_has(&destination->channels[1].stream))
-			err = take_answer(destination);
-		if (usable && !err && now_ns() - beat > destination->beat_ms * 1000000ull) {
-			err = channel_tell(destination_requests(destination), WIRE_ALIVE, 0);
-			beat = now_ns();
-		}
-		if (linked && err) {
+	while (look_at_link(destination, &link, &err)) {
+		if (!err)
+			err = serve_once(destination, &link);
+		if (err && link.linked)
 			link_failed(destination);
-			usable = false;
-		}
+		if (err)
+			link.usable = false;
+		err = 0;
 		if (has_been_lost(destination))
 			uf_destination_abandon(destination);
 	}
