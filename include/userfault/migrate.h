@@ -190,7 +190,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  * -EPROTONOSUPPORT  the two do not agree about version, features, page size or regions
  * -EPROTO, -EBADMSG  the peer said what it may not say; a checksum was wrong. As with -ENOTCONN it may be called again
  * -EBUSY        the destination has, or may still be given, the program of another source
- * -EACCES       TLS: the peer is not who it should be
+ * -EACCES       TLS: the peer is not who it should be. (That we are not, the peer says too late in TLS 1.3 to be told from -ENOTCONN)
  * -EINVAL       no such form of address
  * -EALREADY     complete already
  * Also what stop() returns, and what uf_dirty_open() and uf_dirty_track() answer, if there are to be passes.

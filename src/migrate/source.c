@@ -145,7 +145,8 @@ static int go_on(struct uf_source *source)
 		err = source_standing(source) == SOURCE_COMMITTED ? source_commit(source) : -EPROTO;
 		break;
 	case WIRE_COMMITTED:
-		atomic_compare_exchange_strong(&source->standing, &given, SOURCE_GAVE);
+		if (atomic_compare_exchange_strong(&source->standing, &given, SOURCE_GAVE))
+			atomic_store(&source->tally.stopped_ns, now_ns() - source->stopped_ns);
 		source->stopped = false;
 		break;
 	case WIRE_COMPLETE:
