@@ -25,6 +25,9 @@
  *	  server_forward()                          serves; pages follow, touched ones first
  *	uf_source_run() returns 0                   uf_destination_run() returns 0
  *
+ * Whoever can connect to where a server waits can give it a heap of his making, and is trusted as that. On a network that is not one's own,
+ * both sides are given keys: struct uf_migrate_tls.
+ *
  * Here each client keeps its connection: the source becomes a proxy for them. Programs that have no connections, or whose clients connect anew,
  * just end.
  */
