@@ -62,7 +62,7 @@ static const char help[] =
 	"  --to URI           where another one waits for it: its --incoming\n"
 	"  --forward ADDRESS  where clients are handed on to: its --listen\n"
 	"  --passes N         times that memory is sent while it is still used, at most; 8. With 0 all of it follows\n"
-	"  --bandwidth SIZE   bytes a second for what is not touched, at most; with K, M or G; no limit\n"
+	"  --bandwidth SIZE   bytes a second for what is not touched, at most; 64K or more; no limit\n"
 	"digest prints a hash of all keys and values, which does not depend on their order.\n";
 
 static _Noreturn __attribute__((format(printf, 2, 3))) void die(int status, const char *format, ...)

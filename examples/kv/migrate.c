@@ -298,8 +298,8 @@ static const char *take_args(struct migration *m, const struct slice args[4])
 		return "clients are forwarded to tcp://HOST:PORT or unix:PATH";
 	if (!to_number(args[2], &passes) || passes > 1000)
 		return "passes are 0 to 1000";
-	if (!to_number(args[3], &m->bandwidth))
-		return "the bandwidth is a number of bytes a second";
+	if (!to_number(args[3], &m->bandwidth) || (m->bandwidth && m->bandwidth < 65536))
+		return "the bandwidth is 0, or at least 65536 bytes a second";
 	m->passes = (unsigned)passes;
 	return NULL;
 }

@@ -203,6 +203,8 @@ done
 refused 'the heap stays here' --to "unix:$dir/nothing" --forward "$destination"
 refused 'that server does not wait' --to "$incoming" --forward "$source"
 refused 'Connection refused\|No such file' --to "$incoming" --forward "unix:$dir/nothing"
+refused 'at least 65536' --to "$incoming" --forward "$destination" --bandwidth 1K
+refused 'passes are' --to "$incoming" --forward "$destination" --passes many
 refused 'clients are forwarded to' --to "$incoming" --forward nowhere
 # Another size of heap.
 start --listen tcp://127.0.0.1:0 --heap 32M --incoming "unix:$dir/incoming"
