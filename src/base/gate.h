@@ -14,7 +14,8 @@
 #include "base/futex.h"
 
 struct gate {
-	_Atomic uint32_t word; /* futex: how many are inside, whether it is closed, and whether somebody sleeps until it is not */
+	_Atomic uint32_t
+		word; /* futex: how many are inside, whether it is closed, and whether somebody sleeps until it is not */
 };
 
 #define GATE_CLOSED (1u << 31)
