@@ -140,6 +140,7 @@ struct session_options {
 	bool driven;        /* no threads: the owner calls session_turn() */
 	bool elsewhere; /* the memory is another process's: no signal handler here can touch it, so signals are left as they are */
 	bool waits; /* fetches are made by the loop itself: whoever delivers pages may have to wait for the program that is served */
+	bool poisons;                    /* what is lost can be poisoned, whether its owner has asked for that or not */
 	bool vanishes;                   /* pages may go without an event, as after MADV_FREE; they are zeros then */
 	unsigned threads;                /* of the loop; 0: 1 */
 	unsigned later_ms;               /* until what failed is tried again; 0: a second */
