@@ -161,6 +161,13 @@ static int register_range(const struct map_range *range)
 	return link_.uf.ops->ioctl(&link_.uf, UFFDIO_REGISTER, &reg);
 }
 
+static void unregister_range(const struct map_range *range)
+{
+	struct uffdio_range all = {range->start, range->end - range->start};
+
+	link_.uf.ops->ioctl(&link_.uf, UFFDIO_UNREGISTER, &all);
+}
+
 static int give(const struct map_range *range)
 {
 	const struct uf_handover_region region = {
@@ -196,7 +203,11 @@ int map_link_give(const struct map_range *range)
 		tell("%s: a mapping cannot be registered: %s", range->file->path, strerrordesc_np(-err));
 		return -ENODEV;
 	}
-	return give(range);
+	err = give(range);
+	/* Nobody reads its events: it could not even be unmapped. */
+	if (err)
+		unregister_range(range);
+	return err;
 }
 
 bool map_link_hides(void)
