@@ -166,6 +166,15 @@ WRAP(FILE *, fdopen, (int fd, const char *mode))
 	return make_stream(fd, mode);
 }
 
+/* A program that is executed with such a file for its standard input: libc has made the stream already. */
+__attribute__((constructor)) static void replace_stdin(void)
+{
+	FILE *file = map_of_fd(STDIN_FILENO, NULL) ? make_stream(STDIN_FILENO, "r") : NULL;
+
+	if (file)
+		stdin = file;
+}
+
 /* The stream stays the same one, and so cannot become one of ours. */
 static bool refuses(const char *path)
 {
