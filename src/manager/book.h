@@ -47,6 +47,7 @@ struct book_entry {
 
 #define BOOK_REMOVED_IS_STORE (1u << 0)
 #define BOOK_PREFETCH         (1u << 1)
+#define BOOK_INHERITED        (1u << 2) /* a child has it from its parent */
 
 /* Beginning of the file. */
 struct book_head {

@@ -30,6 +30,7 @@ static struct client_source *source_for(struct client *client, uint16_t store, u
 	if (!source)
 		return NULL;
 	source->source.store = client->thread->worker->stores.list[store].store;
+	source->source.inherited = flags & BOOK_INHERITED;
 	source->source.comes_again = flags & BOOK_REMOVED_IS_STORE;
 	source->client = client;
 	source->store = store;

@@ -138,9 +138,12 @@ struct copying {
 static void copy_one(void *arg, const struct book_entry *entry)
 {
 	struct copying *copying = arg;
+	struct book_entry copy = *entry;
 
-	if (!copying->err)
-		copying->err = book_append(&copying->book, entry);
+	/* What has departed from its parent had done so before the fork: nobody will tell the child. */
+	copy.flags |= entry->kind == BOOK_REGION ? BOOK_INHERITED : 0;
+	if (entry->a < SESSION_ASIDE && !copying->err)
+		copying->err = book_append(&copying->book, &copy);
 }
 
 /* A book with this memory in it: its descriptor or -errno. */

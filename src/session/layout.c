@@ -7,13 +7,16 @@
  * the one there must be gone already, and its own event is still to come: until then it is kept aside, at addresses that no process has. The
  * next event that tells of that place is its own. (Of two departures from one place, of which neither was told yet, it is not known which is
  * which: the order of their arrival is taken.)
+ *
+ * The child of a fork is told of nothing that departed before. So what it has from its parent may be there no more, and ends where
+ * something arrives.
  */
 #include <errno.h>
 #include <unistd.h>
 
 #include "session/session.h"
 
-#define ASIDE ((uint64_t)1 << 62)
+#define ASIDE SESSION_ASIDE
 
 static uint64_t system_page(void)
 {
@@ -70,7 +73,8 @@ static int put_aside(struct space *space, uint64_t start, uint64_t len)
 		uint64_t from = range.start > start ? range.start : start;
 		uint64_t to = range.start + range.len < start + len ? range.start + range.len : start + len;
 
-		err = move_part(space, from, from | ASIDE, to - from);
+		err = source_of(&range)->inherited ? space_unmap(space, from, to - from)
+		                                   : move_part(space, from, from | ASIDE, to - from);
 		at = to;
 	}
 	return err;

@@ -39,13 +39,14 @@ struct session;
 
 /* Where the pages of a range come from: what space_range.source points to. The owner's; must outlive the range, see session_settle(). */
 struct session_source {
-	struct uf_store *store;        /* NULL: zeros */
-	struct uf_store *aside;        /* where SAVED pages are, by the same offsets; or NULL */
-	bool writable;                 /* pages come in write-protected, so that the first write is noticed */
-	bool no_zeropage;              /* UFFDIO_ZEROPAGE does not serve this memory */
-	bool comes_again;              /* what the program gives back comes from the store again, not as zeros */
-	_Atomic int advice;            /* enum uf_pager_advice: RANDOM, SEQUENTIAL, NORMAL */
-	_Atomic bool cut;              /* store_at() has promised what was not there */
+	struct uf_store *store; /* NULL: zeros */
+	struct uf_store *aside; /* where SAVED pages are, by the same offsets; or NULL */
+	bool writable;          /* pages come in write-protected, so that the first write is noticed */
+	bool no_zeropage;       /* UFFDIO_ZEROPAGE does not serve this memory */
+	bool inherited;     /* may have departed before its process was forked, of which nobody tells: see layout.c */
+	bool comes_again;   /* what the program gives back comes from the store again, not as zeros */
+	_Atomic int advice; /* enum uf_pager_advice: RANDOM, SEQUENTIAL, NORMAL */
+	_Atomic bool cut;   /* store_at() has promised what was not there */
 	_Atomic bool recording;        /* first touches are told to the owner, and nothing is read ahead */
 	struct session_stream {        /* a sequence of touches, as far as it is known; torn updates only cost speed */
 		_Atomic uint64_t next; /* where it goes on, upwards */
@@ -229,9 +230,10 @@ int session_turn(struct session *session, bool messages);
  * session_apply - what a layout event does to a space of which every range has a source (layout.c)
  *
  * The same now, and from a record of what was. `features` of the object: which events there are. Ranges whose own event is still to come are
- * kept at addresses from 2^62 on. 0, or -ENOMEM: perhaps done in part, to be tried again.
+ * kept at addresses from SESSION_ASIDE on. 0, or -ENOMEM: perhaps done in part, to be tried again.
  */
 int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features);
+#define SESSION_ASIDE ((uint64_t)1 << 62)
 
 /* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
 signal_mask session_change_begin(struct session *session);

@@ -80,12 +80,13 @@ struct page {
 	enum base base;
 	uint64_t store; /* page of the store */
 	uint64_t value; /* written to it, or 0 */
+	unsigned chunk; /* what was moved together is one mapping, which mremap(2) wants */
 };
 
 struct actor {
 	struct page pages[PAGES];
 	uint64_t random;
-	unsigned depth;
+	unsigned depth, chunks;
 	pthread_t thread;
 };
 
@@ -141,7 +142,8 @@ static size_t run_of(const struct actor *actor, size_t first, size_t most)
 	if (actor->pages[first].base == GONE)
 		return 0;
 	while (first + n < PAGES && n < most && actor->pages[first + n].base != GONE &&
-	       actor->pages[first + n].addr == actor->pages[first].addr + n * PAGE)
+	       actor->pages[first + n].addr == actor->pages[first].addr + n * PAGE &&
+	       actor->pages[first + n].chunk == actor->pages[first].chunk)
 		n++;
 	return n;
 }
@@ -169,8 +171,11 @@ static void move(struct actor *actor, size_t first, size_t most)
 	to = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	must(to != MAP_FAILED, "mmap");
 	must(mremap(actor->pages[first].addr, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to, "mremap");
-	for (size_t i = 0; i < n; i++)
+	actor->chunks++;
+	for (size_t i = 0; i < n; i++) {
 		actor->pages[first + i].addr = to + i * PAGE;
+		actor->pages[first + i].chunk = actor->chunks;
+	}
 }
 
 static void unmap(struct actor *actor, size_t first, size_t most)
