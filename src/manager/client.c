@@ -311,6 +311,12 @@ static void wake_all(struct client *client)
 		uf_wake(client->session.uf, pointer(range.start), range.len);
 }
 
+/* Whether what is lost can be SIGBUS. The program need not have asked for that; what the kernel knows it refuses for want of an argument. */
+static bool can_poison(const struct client *client)
+{
+	return client->user || raw_ioctl(uf_fd(client->uf), UFFDIO_POISON, NULL) != -EINVAL;
+}
+
 static int begin_session(struct client *client)
 {
 	struct session_options options = {
@@ -319,6 +325,7 @@ static int begin_session(struct client *client)
 		.driven = !client->user,
 		.waits = client->user,
 		.vanishes = true,
+		.poisons = can_poison(client),
 		.threads = 1,
 		.buffers = client->user ? NULL : &client->thread->worker->buffers,
 		.space = client->space,

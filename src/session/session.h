@@ -115,6 +115,7 @@ struct session_options {
 	bool inline_faults; /* they come through session_fault() */
 	bool driven;        /* no threads: the owner calls session_turn() */
 	bool waits; /* fetches are made by the loop itself: whoever delivers pages may have to wait for the program that is served */
+	bool poisons;                    /* what is lost can be poisoned, whether its owner has asked for that or not */
 	bool vanishes;                   /* pages may go without an event, as after MADV_FREE; they are zeros then */
 	unsigned threads;                /* of the loop; 0: 1 */
 	unsigned later_ms;               /* until what failed is tried again; 0: a second */
