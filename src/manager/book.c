@@ -15,8 +15,10 @@
 #define HEAD     4096u
 #define LOGS     (HEAD + BOOK_TEXT) /* offset of the first log */
 #define GROWTH   65536u
-#define PIECE    65536u /* received at once */
-#define LONG_LOG 1024u  /* entries */
+#define PIECE    65536u            /* received at once */
+#define MAPPED   ((size_t)1 << 30) /* addresses of a book, which take no memory; a longer one cannot be written */
+#define MARK     (1ull << 63)
+#define LONG_LOG 1024u /* entries */
 
 static struct book_head *head_of(const struct book *book)
 {
@@ -58,31 +60,24 @@ int book_create(void)
 	return err;
 }
 
-static int map(struct book *book, size_t size)
-{
-	void *base;
-
-	if (book->base)
-		base = mremap(book->base, book->mapped, size, MREMAP_MAYMOVE);
-	else
-		base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, book->fd, 0);
-	if (base == MAP_FAILED)
-		return -errno;
-	book->base = base;
-	book->mapped = size;
-	return 0;
-}
-
-/* At least so many bytes of the file are there and mapped. */
+/* At least so many bytes of the file are there. */
 static int reach(struct book *book, uint64_t bytes)
 {
 	size_t size = (bytes + GROWTH - 1) & ~(size_t)(GROWTH - 1);
 
-	if (bytes <= book->mapped)
+	if (bytes <= book->reached)
 		return 0;
+	if (size > MAPPED)
+		return -ENOMEM;
 	if (ftruncate(book->fd, (off_t)size))
 		return -errno;
-	return map(book, size);
+	book->reached = size;
+	return 0;
+}
+
+static uint32_t text_from(uint64_t word)
+{
+	return (uint32_t)((word & ~MARK) >> 32);
 }
 
 /*
@@ -101,14 +96,16 @@ static void count_text(struct book *book)
 int book_open(struct book *book, int fd)
 {
 	off_t size = lseek(fd, 0, SEEK_END);
-	int err;
+	void *base;
 
 	*book = (struct book){.fd = fd};
 	if (size < (off_t)LOGS)
 		return size < 0 ? -errno : -EINVAL;
-	err = map(book, (size_t)size);
-	if (err)
-		return err;
+	base = mmap(NULL, MAPPED, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	if (base == MAP_FAILED)
+		return -errno;
+	book->base = base;
+	book->reached = (size_t)size;
 	count_text(book);
 	book->last = log_of(book)->last;
 	for (uint64_t i = 0; i < book_count(book); i++)
@@ -120,7 +117,7 @@ int book_open(struct book *book, int fd)
 void book_close(struct book *book)
 {
 	if (book->base)
-		munmap(book->base, book->mapped);
+		munmap(book->base, MAPPED);
 	book->base = NULL;
 }
 
@@ -135,14 +132,18 @@ static void rewind_text(struct book *book, uint32_t len)
 	atomic_store(&head_of(book)->text, 0);
 }
 
-/* A message that began in the second half goes to the front. The front is zeros behind it when it counts. */
+/*
+ * A message that began in the second half goes to the front. There is a zero behind it when it counts, so what it was copied from is not
+ * taken for more of it.
+ */
 static void move_text(struct book *book, uint32_t from, uint32_t len)
 {
+	uint64_t mark = atomic_load(&head_of(book)->text) & MARK;
 	uint32_t rest = len - from;
 
 	memcpy(text_of(book), text_of(book) + from, rest);
 	memset(text_of(book) + rest, 0, from - rest);
-	atomic_store(&head_of(book)->text, rest);
+	atomic_store(&head_of(book)->text, mark | rest);
 	memset(text_of(book) + from, 0, rest);
 }
 
@@ -150,13 +151,13 @@ ssize_t book_receive(struct book *book, int connection)
 {
 	struct book_head *head = head_of(book);
 	uint64_t word = atomic_load(&head->text);
-	uint32_t from = (uint32_t)(word >> 32), len = (uint32_t)word;
+	uint32_t from = text_from(word), len = (uint32_t)word;
 	ssize_t n;
 
 	if (from == len) {
 		rewind_text(book, len);
 		from = len = 0;
-	} else if (len + PIECE > BOOK_TEXT && from >= len - from) {
+	} else if (len + PIECE > BOOK_TEXT && from > len - from) {
 		move_text(book, from, len);
 		len -= from;
 		from = 0;
@@ -178,7 +179,7 @@ ssize_t book_receive(struct book *book, int connection)
 		memset(text_of(book) + len, ' ', (size_t)n);
 		text_of(book)[len] = '\1';
 	}
-	atomic_store(&head->text, (uint64_t)from << 32 | (len + (uint32_t)n));
+	atomic_store(&head->text, (word & MARK) | (uint64_t)from << 32 | (len + (uint32_t)n));
 	return n;
 }
 
@@ -186,22 +187,23 @@ const char *book_text(const struct book *book, size_t *len)
 {
 	uint64_t word = atomic_load(&head_of(book)->text);
 
-	*len = (uint32_t)word - (uint32_t)(word >> 32);
-	return text_of(book) + (uint32_t)(word >> 32);
+	*len = (uint32_t)word - text_from(word);
+	return text_of(book) + text_from(word);
 }
 
 void book_take(struct book *book, size_t len)
 {
-	atomic_fetch_add(&head_of(book)->text, (uint64_t)len << 32);
+	atomic_store(&head_of(book)->text, (atomic_load(&head_of(book)->text) & ~MARK) + ((uint64_t)len << 32));
 }
 
-void book_forget_text(struct book *book)
+void book_mark(struct book *book)
 {
-	uint64_t word = atomic_load(&head_of(book)->text);
+	atomic_fetch_or(&head_of(book)->text, MARK);
+}
 
-	if ((uint32_t)word == (uint32_t)(word >> 32))
-		atomic_store(&head_of(book)->text, 0);
-	fallocate(book->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HEAD, BOOK_TEXT);
+bool book_is_marked(const struct book *book)
+{
+	return atomic_load(&head_of(book)->text) & MARK;
 }
 
 /* The descriptors in the inbox, whatever the kernel says of its length: what it has not written is zeros. */

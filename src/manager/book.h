@@ -7,7 +7,7 @@
  * has not got yet: a place in a store, or zeros.
  *
  * A worker may be killed anywhere in here. Each function's last step is one store that makes it true; until then it is as if it had not been
- * called. One thread at a time uses a book.
+ * called. One thread at a time uses the inbox, and one the log.
  */
 #ifndef MANAGER_BOOK_H
 #define MANAGER_BOOK_H
@@ -20,8 +20,10 @@
 
 #include <userfault/uffd.h>
 
-#define BOOK_TEXT        (2u << 20) /* bytes of text that was not understood yet: twice the longest message */
-#define BOOK_DESCRIPTORS 16         /* taken with one recvmsg(2); the kernel closes more */
+#define BOOK_TEXT     \
+	((2u << 20) + \
+	 65536) /* bytes of text not understood yet: twice the longest message, and what is received at once */
+#define BOOK_DESCRIPTORS 16 /* taken with one recvmsg(2); the kernel closes more */
 
 enum book_kind {
 	BOOK_REGION = 1, /* a: address, b: bytes, c: offset in the store */
@@ -51,7 +53,7 @@ struct book_entry {
 /* Beginning of the file. */
 struct book_head {
 	_Atomic uint64_t log;  /* offset of the log in the file: struct book_log */
-	_Atomic uint64_t text; /* bytes understood, shifted by 32, and bytes received */
+	_Atomic uint64_t text; /* bytes understood, shifted by 32, and bytes received; the highest bit: book_mark() */
 	/* For recvmsg(2). */
 	struct msghdr message;
 	struct iovec piece;
@@ -71,9 +73,9 @@ struct book_log {
 /* A worker's view of it. */
 struct book {
 	int fd;
-	char *base;
-	size_t mapped;
-	uint64_t last; /* the highest id of an event in the log */
+	char *base;     /* stays where it is: neither part may move under the other's thread */
+	size_t reached; /* bytes of the file */
+	uint64_t last;  /* the highest id of an event in the log */
 };
 
 /* A new file for a book, closed on exec; -errno. */
@@ -89,15 +91,15 @@ void book_close(struct book *book);
  * receive   as recvmsg(2), at most `room` bytes: how many came; 0: the end; or -errno; -ENOBUFS: there is no room
  * text      what has come and was not taken
  * take      the first `len` bytes of it have been understood
+ * mark      the first message of it has been acted upon, and not been answered; taken, the next one is not marked
  * fd        a descriptor that came and was not taken: book_take_fd() moves it to *slot; more than that are closed
  */
 ssize_t book_receive(struct book *book, int connection);
 const char *book_text(const struct book *book, size_t *len);
 void book_take(struct book *book, size_t len);
+void book_mark(struct book *book);
+bool book_is_marked(const struct book *book);
 unsigned book_take_fd(struct book *book, _Atomic int *slot);
-
-/* No more is expected: the text's memory is given back. */
-void book_forget_text(struct book *book);
 
 /* Calls `what` for each descriptor that is in the inbox or in the log. Also on a book that nobody has open: by its mapping alone. */
 void book_descriptors(const struct book *book, void (*what)(void *arg, int fd), void *arg);
