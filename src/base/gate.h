@@ -9,6 +9,8 @@
 #ifndef BASE_GATE_H
 #define BASE_GATE_H
 
+#include <stdbool.h>
+
 #include "base/futex.h"
 
 struct gate {
@@ -35,6 +37,15 @@ static inline void gate_enter(struct gate *gate)
 		while ((seen = atomic_load_explicit(&gate->word, memory_order_relaxed)) & GATE_CLOSED)
 			futex_wait(&gate->word, seen);
 	}
+}
+
+/* The same without waiting; false: it is closed. */
+static inline bool gate_try_enter(struct gate *gate)
+{
+	if (!(atomic_fetch_add_explicit(&gate->word, 1, memory_order_acquire) & GATE_CLOSED))
+		return true;
+	gate_leave(gate);
+	return false;
 }
 
 /* Returns when nobody is inside. */

@@ -26,6 +26,15 @@ signal_mask session_enter(struct session *session)
 	return before;
 }
 
+bool session_try_enter(struct session *session, signal_mask *before)
+{
+	*before = block_signals();
+	if (gate_try_enter(&session->gate))
+		return true;
+	restore_signals(*before);
+	return false;
+}
+
 void session_leave(struct session *session, signal_mask before)
 {
 	gate_leave(&session->gate);

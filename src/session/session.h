@@ -209,6 +209,8 @@ void session_count_present(struct session *session);
 
 /* Inside and out; between the two no wait. */
 signal_mask session_enter(struct session *session);
+bool session_try_enter(struct session *session,
+                       signal_mask *before); /* without waiting; false: the set of ranges changes */
 void session_leave(struct session *session, signal_mask before);
 
 /*
