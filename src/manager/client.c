@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -55,32 +57,54 @@ static int insert(struct client *client, const struct book_entry *region)
 /* Whether just this lies there: it was said by a message of which nobody knows whether it was answered. */
 static bool is_there(const struct client *client, const struct book_entry *region)
 {
+	const struct client_source *source;
 	struct space_range range;
 
 	if (!space_find(space_of(client), region->a, &range))
 		return false;
+	source = range.source;
 	return range.start == region->a && range.len == region->b && range.offset == region->c &&
-	       range.unit == region->unit && ((struct client_source *)range.source)->store == region->store;
+	       range.unit == region->unit && source->store == region->store && source->flags == region->flags;
 }
 
-int client_add(struct client *client, const struct book_entry *region)
+/* Before any of them is added: how many are new, or -errno. */
+static ssize_t check_regions(const struct client *client, const struct book_entry *regions, size_t count, size_t *index)
 {
-	signal_mask before = 0;
-	int err;
+	size_t most = client->thread->worker->options->max_regions, there = space_ranges(space_of(client));
+	struct space_range range;
+	ssize_t fresh = 0;
 
-	if (is_there(client, region))
-		return 0;
-	if (space_ranges(space_of(client)) >= client->thread->worker->options->max_regions)
-		return -E2BIG;
-	if (client->open)
-		before = session_change_begin(&client->session);
-	err = insert(client, region);
-	/* Whoever touches it before it is in the book waits: it was not answered. */
-	if (!err)
-		err = book_append(&client->book, region);
-	if (err && err != -EEXIST)
-		space_unmap(space_of(client), region->a, region->b);
-	if (client->open)
+	for (size_t i = 0; i < count; i++) {
+		*index = i;
+		if (is_there(client, &regions[i]))
+			continue;
+		if (space_next(space_of(client), regions[i].a, &range) && range.start < regions[i].a + regions[i].b)
+			return -EEXIST;
+		if (there + (size_t)++fresh > most)
+			return -E2BIG;
+	}
+	return fresh;
+}
+
+int client_add(struct client *client, const struct book_entry *regions, size_t count, size_t *index)
+{
+	bool open = client->open;
+	signal_mask before = open ? session_change_begin(&client->session) : 0;
+	ssize_t fresh = check_regions(client, regions, count, index);
+	int err = fresh < 0 ? (int)fresh : 0;
+
+	for (size_t i = 0; fresh > 0 && !err && i < count; i++) {
+		*index = i;
+		if (is_there(client, &regions[i]))
+			continue;
+		err = insert(client, &regions[i]);
+		/* Whoever touches it before it is in the book waits: it was not answered. */
+		if (!err)
+			err = book_append(&client->book, &regions[i]);
+		if (err)
+			atomic_store(&client->broken, true);
+	}
+	if (open)
 		session_change_end(&client->session, before);
 	return err;
 }
@@ -183,6 +207,8 @@ static ssize_t receive_kernel(struct client *client, struct uffd_msg *msgs, size
 	atomic_store(&mailbox->owner, client->index + 1);
 	n = raw_syscall6(SYS_preadv2, uf_fd(client->session.uf), (long)&to, 1, -1, -1, RWF_NOWAIT);
 	if (n == -EOPNOTSUPP || n == -EINVAL)
+		client_unblock(client);
+	if (n == -EOPNOTSUPP || n == -EINVAL)
 		n = raw_read(uf_fd(client->session.uf), mailbox->messages, count * sizeof(*msgs));
 	n = n > 0 ? n / (ssize_t)sizeof(*msgs) : n;
 	for (ssize_t i = 0; i < n; i++)
@@ -263,16 +289,25 @@ static void dismiss(void *arg, uint64_t bytes)
 	(void)bytes;
 }
 
+/* Until it is not, the kernel calls it an error to wait for it, without end. */
+void client_unblock(struct client *client)
+{
+	int fd = atomic_load(&client->record->object), flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0 && !(flags & O_NONBLOCK))
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
 /* The store has said what it is; here it is told whom it hits. */
 static bool failed(void *arg, const struct space_range *range, uint64_t addr, int err)
 {
 	struct client *client = arg;
 	const struct client_source *source = range->source;
 
-	say(LOG_ERROR, "client %llu: page %#llx, offset %llu of store %s, cannot be had: %s",
-	    (unsigned long long)client->record->id, (unsigned long long)addr,
-	    (unsigned long long)offset_at(range, addr), client->thread->worker->stores.list[source->store].name,
-	    strerror(-err));
+	say_sparingly(LOG_ERROR, "client %llu: page %#llx, offset %llu of store %s, cannot be had: %s",
+	              (unsigned long long)client->record->id, (unsigned long long)addr,
+	              (unsigned long long)offset_at(range, addr),
+	              client->thread->worker->stores.list[source->store].name, strerror(-err));
 	return client->session.can_poison;
 }
 
@@ -303,12 +338,12 @@ static int watch(struct client *client, int fd, bool connection)
 }
 
 /* Everyone who waits in it comes again: what was read by a worker that is no more was answered or not, and nobody knows. */
-static void wake_all(struct client *client)
+static void wake_all(struct uf *uf, const struct space *space)
 {
 	struct space_range range;
 
-	for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len)
-		uf_wake(client->session.uf, pointer(range.start), range.len);
+	for (uint64_t at = 0; space_next(space, at, &range); at = range.start + range.len)
+		uf_wake(uf, pointer(range.start), range.len);
 }
 
 /* Whether what is lost can be SIGBUS. The program need not have asked for that; what the kernel knows it refuses for want of an argument. */
@@ -346,6 +381,8 @@ static void *attach(void *arg)
 	struct client *client = arg;
 	int err = uf_adopt(&client->uf, atomic_load(&client->record->object));
 
+	if (!err)
+		wake_all(client->uf, client->space);
 	atomic_store(&client->attached, err);
 	worker_ring(client);
 	return NULL;
@@ -356,6 +393,13 @@ static int end_attaching(struct client *client, char *cause, size_t cause_size)
 	int err = atomic_load(&client->attached);
 
 	pthread_join(client->attacher, NULL);
+	/* It was served before, and is owed its pages however long it is stopped. */
+	if (err == -ETIMEDOUT && client->taken_over) {
+		atomic_store(&client->attached, 1);
+		err = -pthread_create(&client->attacher, NULL, attach, client);
+		if (!err)
+			return 0;
+	}
 	if (!err)
 		err = begin_session(client);
 	if (err) {
@@ -363,15 +407,16 @@ static int end_attaching(struct client *client, char *cause, size_t cause_size)
 		return err;
 	}
 	client->stage = CLIENT_SERVED;
-	wake_all(client);
 	return 0;
 }
 
 int client_serve(struct client *client, char *cause, size_t cause_size)
 {
 	int fd = atomic_load(&client->record->object), err;
+	struct stat stat_;
 
-	client->user = uf_is_user_engine(fd);
+	/* A socket that is none of the user engine's now may become one at any moment, and then it would have to be waited for. */
+	client->user = uf_is_user_engine(fd) || (!fstat(fd, &stat_) && S_ISSOCK(stat_.st_mode));
 	if (client->user) {
 		atomic_store(&client->attached, 1);
 		err = -pthread_create(&client->attacher, NULL, attach, client);
@@ -389,11 +434,12 @@ int client_serve(struct client *client, char *cause, size_t cause_size)
 		return err;
 	}
 	client->stage = CLIENT_SERVED;
+	client_unblock(client);
 	err = watch(client, fd, false);
 	if (err)
 		snprintf(cause, cause_size, "%s", strerror(-err));
 	else
-		wake_all(client);
+		wake_all(client->session.uf, client->session.space);
 	return err;
 }
 
@@ -426,7 +472,7 @@ int client_open(struct thread *thread, unsigned index)
 	client = aligned_alloc(64, (sizeof(*client) + 63) & ~(size_t)63);
 	if (!client)
 		return -ENOMEM;
-	*client = (struct client){.thread = thread, .index = index, .record = record};
+	*client = (struct client){.thread = thread, .index = index, .record = record, .taken_over = served};
 	err = book_open(&client->book, atomic_load(&record->book));
 	if (!err)
 		err = space_new(&client->space);
@@ -449,6 +495,16 @@ int client_open(struct thread *thread, unsigned index)
  * What happens.
  */
 
+/* It has been joined. */
+static void fail_to_attach(struct client *client, const char *cause)
+{
+	client->stage = CLIENT_MEETING;
+	if (client->taken_over)
+		client_end(client, cause);
+	else
+		client_refuse(client, NULL, cause);
+}
+
 void client_turn(struct client *client, bool messages)
 {
 	char cause[128];
@@ -456,9 +512,16 @@ void client_turn(struct client *client, bool messages)
 
 	if (client->stage == CLIENT_ATTACHING && atomic_load(&client->attached) <= 0) {
 		if (end_attaching(client, cause, sizeof(cause)))
-			client_end(client, cause);
-		else
+			fail_to_attach(client, cause);
+		else if (client->stage == CLIENT_SERVED)
 			client_converse(client);
+	}
+	if (client->adding && atomic_load(&client->attached) <= 0 && client->stage == CLIENT_SERVED) {
+		pthread_join(client->attacher, NULL);
+		handover_free(&client->add);
+		client->adding = false;
+		client->added = true;
+		client_converse(client);
 	}
 	if (client->stage != CLIENT_SERVED)
 		return;
@@ -477,57 +540,72 @@ void client_check(struct client *client, uint64_t now)
 {
 	const struct serve_options *options = client->thread->worker->options;
 
-	if (client->stage == CLIENT_MEETING && now - client->record->since > options->handover_ms * 1000000ull)
-		client_end(client, "it took too long to hand over");
+	bool meets = client->stage == CLIENT_MEETING || (client->stage == CLIENT_ATTACHING && !client->taken_over);
+
+	if (meets && now - client->record->since > options->handover_ms * 1000000ull)
+		client_refuse(client, NULL, "it took too long to hand over");
 	else if (client->stage == CLIENT_SERVED && !uf_lives(client->session.uf))
 		client_end(client, NULL);
 }
+
+/* How often an event that stands in the way is read, of a program that may have them without end. */
+#define ATTEMPTS 1000
 
 void client_end(struct client *client, const char *reason)
 {
 	if (client->stage == CLIENT_OVER)
 		return;
 	if (reason)
-		say(LOG_WARNING, "client %llu, pid %ld, uid %ld: %s", (unsigned long long)client->record->id,
-		    (long)client->record->pid, (long)client->record->uid, reason);
-	if (client->stage == CLIENT_SERVED && reason)
-		client_leave(client);
+		say_sparingly(LOG_WARNING, "client %llu, pid %ld, uid %ld: %s", (unsigned long long)client->record->id,
+		              (long)client->record->pid, (long)client->record->uid, reason);
+	/* One whose program has to do it is left to the thread that frees it. */
+	for (unsigned i = 0; i < ATTEMPTS && client->stage == CLIENT_SERVED && reason && !client->user; i++)
+		if (client_leave(client))
+			break;
+	client->owes = client->stage == CLIENT_SERVED && reason && client->user;
 	if (client->stage != CLIENT_SERVED)
 		atomic_fetch_add(&client->thread->worker->journal->refused, 1);
-	client->joinable = client->stage == CLIENT_ATTACHING;
+	client->joinable = client->stage == CLIENT_ATTACHING || client->adding;
 	client->stage = CLIENT_OVER;
 	worker_bury(client);
 }
 
-/* How long a client of the user engine may take to answer, ms; what it was not told by then waits for ever. */
-#define PATIENCE 2000
-
-static void *poison(void *arg)
+/* The program of a client of the user engine does it, and may not get to it. */
+static void *leave(void *arg)
 {
 	struct client *client = arg;
 
-	family_poison(client->session.uf, client->session.space);
-	atomic_store(&client->attached, 0);
+	while (family_poison(client->session.uf, client->session.space) == -EAGAIN)
+		usleep(1000);
+	atomic_store(&client->left, true);
 	return NULL;
 }
 
-void client_leave(struct client *client)
+bool client_leave(struct client *client)
 {
-	uint64_t until = now_ns() + PATIENCE * 1000000ull;
-
-	if (!client->open || !uf_lives(client->session.uf))
-		return;
-	if (!client->user) {
-		poison(client);
-		return;
+	if (client->stage == CLIENT_ATTACHING)
+		return false;
+	if (!client->open || atomic_load(&client->left) || !uf_lives(client->session.uf))
+		return true;
+	if (client->user) {
+		if (!client->leaving)
+			client->leaving = !pthread_create(&client->leaver, NULL, leave, client);
+		return !client->leaving || atomic_load(&client->left);
 	}
-	atomic_store(&client->attached, 1);
-	if (pthread_create(&client->attacher, NULL, poison, client))
+	if (!family_poison(client->session.uf, client->session.space))
+		atomic_store(&client->left, true);
+	else
+		session_turn(&client->session, true);
+	return atomic_load(&client->left);
+}
+
+void client_give_up(struct client *client)
+{
+	if (!client->leaving)
 		return;
-	while (atomic_load(&client->attached) && now_ns() < until)
-		usleep(1000);
 	uf_hang_up(client->session.uf);
-	pthread_join(client->attacher, NULL);
+	pthread_join(client->leaver, NULL);
+	client->leaving = false;
 }
 
 void client_show(struct client *client, struct status_client *out)
@@ -536,6 +614,7 @@ void client_show(struct client *client, struct status_client *out)
 	struct session_stats *stats = &client->session.stats;
 	const struct stores *stores = &client->thread->worker->stores;
 	struct space_range range;
+	signal_mask before;
 
 	out->id = record->id;
 	out->parent = record->parent;
@@ -550,10 +629,17 @@ void client_show(struct client *client, struct status_client *out)
 		out->events[i] = atomic_load_explicit(&client->events[i], memory_order_relaxed);
 	if (!client->open)
 		return;
-	for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len) {
-		out->regions++;
-		out->managed += range.len;
+	if (session_try_enter(&client->session, &before)) {
+		client->regions = client->managed = 0;
+		for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len) {
+			client->regions++;
+			client->managed += range.len;
+		}
+		session_leave(&client->session, before);
 	}
+	/* While its layout changes, which for a program that is stopped may take long: what it was. */
+	out->regions = client->regions;
+	out->managed = client->managed;
 	out->faults = atomic_load_explicit(&stats->faults, memory_order_relaxed);
 	out->prefetched = atomic_load_explicit(&stats->ahead, memory_order_relaxed);
 	out->poisoned = atomic_load_explicit(&stats->poisoned, memory_order_relaxed);
@@ -579,15 +665,22 @@ void client_unwatch(struct client *client)
 
 void client_free(struct client *client)
 {
+	uint64_t until = now_ns() + WORKER_PATIENCE;
 	struct client_source *source;
 
+	while (client->owes && !client_leave(client) && now_ns() < until)
+		usleep(1000);
+	client_give_up(client);
+	/* Or it might wait for the program for ever. */
+	if (client->open)
+		uf_hang_up(client->session.uf);
 	if (client->joinable)
 		pthread_join(client->attacher, NULL);
+	handover_free(&client->add);
 	if (client->open || client->uf)
 		/* The object's descriptor is closed with the object: it leaves the record before. */
 		atomic_store(&client->record->object, -1);
 	if (client->open) {
-		uf_hang_up(client->session.uf);
 		session_close(&client->session);
 	} else if (client->uf) {
 		uf_close(client->uf);
