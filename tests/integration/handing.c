@@ -14,6 +14,7 @@
  *	move REGION, unmap REGION PAGE COUNT, protect REGION PAGE COUNT (read-only, which makes a mapping of its own)
  *	fork                   a child that does `is` on each further line, and ends with an empty one
  *	exec                   "done", and another program in its place
+ *	numbers                those of the object and of the connection
  *	blocking               makes the descriptor blocking
  *	flood REGION PAGES     a thread that gives that many pages back and touches them, without end
  *
@@ -302,6 +303,9 @@ static void obey(char *line)
 	} else if (!strcmp(line, "map")) {
 		must(sscanf(rest, "%15s %zu", kind, &pages) == 2, rest);
 		map(kind, pages);
+	} else if (!strcmp(line, "numbers")) {
+		printf("%d %d\n", object, connection);
+		fflush(stdout);
 	} else if (!strcmp(line, "connect")) {
 		connect_to(rest);
 	} else if (!strcmp(line, "give") || !strcmp(line, "send")) {
