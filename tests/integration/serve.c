@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* What clients of `userfault serve` are promised, on either engine. */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <userfault/handover.h>
 
 #include "command.h"
 #include "manager.h"
@@ -366,6 +370,43 @@ TEST(a_region_that_is_given_otherwise_is_refused,
 	EXPECT(&peer, "done",
 	       "send {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":32768,\"offset\":0,\"removed\":\"store\"}]}");
 	CHECK(strstr(peer_say(&peer, "answer"), "overlaps"));
+}
+
+static struct uf_handover *handover;
+static _Atomic unsigned answered;
+
+static void *ask(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0;; i++) {
+		uint64_t size = 0;
+		char cause[128];
+
+		CHECK_EQ(uf_handover_size(handover, i % 2 ? "default" : "second", &size, cause, sizeof(cause)), 0);
+		CHECK_EQ(size, i % 2 ? PAGES * 4096 : 7 * 4096);
+		answered++;
+	}
+	return NULL;
+}
+
+TEST(answers_belong_to_their_questions,
+     "While workers are killed, what a program asks is answered, and each answer is to the question that it has asked.")
+{
+	char second[128];
+	pthread_t thread;
+
+	snprintf(second, sizeof(second), "second=file:%s", write_store("second", 2, 7));
+	START("--store", second, "--workers", "1");
+	CHECK_EQ(uf_handover_open(&handover, manager.socket, NULL, 0), 0);
+	CHECK_EQ(pthread_create(&thread, NULL, ask, NULL), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		pid_t worker = manager_worker(&manager);
+		unsigned had = answered;
+
+		UNTIL(answered > had + i % 5);
+		CHECK_EQ(kill(worker, SIGKILL), 0);
+		UNTIL(manager_worker(&manager) != worker);
+	}
 }
 
 TEST(the_worker_outlives_the_supervisor, "When the supervisor is killed the worker serves its clients and ends with "
