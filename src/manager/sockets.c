@@ -184,7 +184,7 @@ static void end(int *fd, bool *made, const char *path)
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
-	if (*made)
+	if (*made && path)
 		unlink(path);
 	*made = false;
 }

@@ -187,10 +187,13 @@ static void hear_answer(void)
 }
 
 static sigjmp_buf back;
+static __thread bool floods;
 
 static void on_bus(int number)
 {
 	(void)number;
+	while (floods)
+		pause();
 	siglongjmp(back, 1);
 }
 
@@ -271,6 +274,7 @@ static void *flood(void *arg)
 	char *at = regions[flood_region];
 
 	(void)arg;
+	floods = true;
 	for (;;) {
 		madvise(at, (size_t)flood_pages * CONTENT_PAGE, MADV_DONTNEED);
 		for (unsigned i = 0; i < flood_pages; i++)

@@ -302,6 +302,25 @@ TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
 	}
 }
 
+TEST(layout_events_do_not_keep_pages_from_sigbus,
+     "While a client's threads give pages back without end the manager stops, and what was not delivered is SIGBUS.")
+{
+	for (unsigned i = 0; i < 5; i++) {
+		memset(&manager, 0, sizeof(manager));
+		START(NULL);
+		peer_start(&peer);
+		peer_give(&peer, &manager, 1024, 0);
+		EXPECT(&peer, "yes", "is 0 1023 1 1023");
+		EXPECT(&peer, "done", "flood 0 64");
+		EXPECT(&peer, "done", "flood 0 64");
+		EXPECT(&peer, "done", "close");
+		CHECK_EQ(manager_stop(&manager), 0);
+		EXPECT(&peer, "bus", "is 0 700 1 700");
+		EXPECT(&peer, "yes", "is 0 1023 1 1023");
+		peer_kill(&peer);
+	}
+}
+
 TEST(clients_are_served_on_in_the_time_of_grace,
      "With --grace clients go on after SIGTERM, nobody else may come, and their end is the manager's.")
 {
