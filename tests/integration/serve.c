@@ -313,7 +313,9 @@ TEST(layout_events_do_not_keep_pages_from_sigbus,
 		EXPECT(&peer, "yes", "is 0 1023 1 1023");
 		EXPECT(&peer, "done", "flood 0 64");
 		EXPECT(&peer, "done", "flood 0 64");
-		EXPECT(&peer, "done", "close");
+		/* With the user engine they go on when nobody has the object any more, and would run into its end. */
+		if (strcmp(test_engine, "user") != 0)
+			EXPECT(&peer, "done", "close");
 		CHECK_EQ(manager_stop(&manager), 0);
 		EXPECT(&peer, "bus", "is 0 700 1 700");
 		EXPECT(&peer, "yes", "is 0 1023 1 1023");
