@@ -48,12 +48,12 @@ struct client {
 	enum client_stage stage;
 	struct handover_scan scan; /* of the text that has come */
 	bool silent;               /* it gave its memory in the form that is never answered */
-	bool user;                 /* its object is of the user engine */
+	_Atomic bool user;         /* its object is of the user engine */
 	struct uf *uf;             /* until the session has it */
 	struct space *space;       /* the same */
 	struct session session;
-	_Atomic bool open; /* the session is; release: the session is what it is */
-	struct client_source *sources;
+	_Atomic bool open;                       /* the session is; release: the session is what it is */
+	_Atomic(struct client_source *) sources; /* grows at its beginning; looked at by client_show() too */
 	uint64_t due;    /* ns: when it wants to be looked at in any case; 0: only when something happens */
 	bool taken_over; /* it had been served before this worker */
 	/* What a client of the user engine waits for, or keeps others waiting for, is done by a thread: attaching, and adding regions. */
