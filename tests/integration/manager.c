@@ -236,7 +236,7 @@ void peer_start(struct peer *peer)
 	CHECK(peer->pid > 0);
 }
 
-static void tell(struct peer *peer, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void tell(struct peer *peer, const char *format, va_list args)
 {
 	vfprintf(peer->to, format, args);
 	fputc('\n', peer->to);
