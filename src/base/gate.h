@@ -57,15 +57,6 @@ static inline bool gate_try_enter(struct gate *gate)
 	return false;
 }
 
-/* False: somebody is inside, and it is open still. */
-static inline bool gate_try_close(struct gate *gate)
-{
-	uint32_t empty = 0;
-
-	return atomic_compare_exchange_strong_explicit(&gate->word, &empty, GATE_CLOSED, memory_order_acquire,
-	                                               memory_order_relaxed);
-}
-
 /* Returns when nobody is inside. */
 static inline void gate_close(struct gate *gate)
 {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -60,58 +62,57 @@ static int insert(struct client *client, const struct book_entry *region)
 /* Whether just this lies there: it was said by a message of which nobody knows whether it was answered. */
 static bool is_there(const struct client *client, const struct book_entry *region)
 {
+	const struct client_source *source;
 	struct space_range range;
 
 	if (!space_find(space_of(client), region->a, &range))
 		return false;
+	source = range.source;
 	return range.start == region->a && range.len == region->b && range.offset == region->c &&
-	       range.unit == region->unit && ((struct client_source *)range.source)->store == region->store;
+	       range.unit == region->unit && source->store == region->store && source->flags == region->flags;
 }
 
-/*
- * Nobody else looks at the space. That of a client of the user engine may be held as long as the client likes, and is not waited for. False: not
- * now.
- */
-static bool begin_change(struct client *client, signal_mask *before)
+/* Before any of them is added: how many are new, or -errno. */
+static ssize_t check_regions(const struct client *client, const struct book_entry *regions, size_t count, size_t *index)
 {
-	if (!client->open)
-		return true;
-	if (client->user)
-		return session_change_try(&client->session, before);
-	*before = session_change_begin(&client->session);
-	return true;
+	size_t most = client->thread->worker->options->max_regions, there = space_ranges(space_of(client));
+	struct space_range range;
+	ssize_t fresh = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		*index = i;
+		if (is_there(client, &regions[i]))
+			continue;
+		if (space_next(space_of(client), regions[i].a, &range) && range.start < regions[i].a + regions[i].b)
+			return -EEXIST;
+		if (there + (size_t)++fresh > most)
+			return -E2BIG;
+	}
+	return fresh;
 }
 
-static int add(struct client *client, const struct book_entry *region)
+int client_add(struct client *client, const struct book_entry *regions, size_t count, size_t *index)
 {
-	int err;
+	bool open = client->open;
+	signal_mask before = open ? session_change_begin(&client->session) : 0;
+	ssize_t fresh = check_regions(client, regions, count, index);
+	int err = fresh < 0 ? (int)fresh : 0;
 
-	if (is_there(client, region))
-		return 0;
-	if (space_ranges(space_of(client)) >= client->thread->worker->options->max_regions)
-		return -E2BIG;
-	err = insert(client, region);
-	if (err)
-		return err;
-	/* Whoever touches it before it is in the book waits: it was not answered. */
-	err = book_append(&client->book, region);
-	if (err)
-		space_unmap(space_of(client), region->a, region->b);
-	return err;
-}
-
-int client_add(struct client *client, const struct book_entry *region)
-{
-	signal_mask before = 0;
-	int err;
-
-	if (!begin_change(client, &before))
-		return -EAGAIN;
-	err = add(client, region);
-	if (client->open)
+	for (size_t i = 0; fresh > 0 && !err && i < count; i++) {
+		*index = i;
+		if (is_there(client, &regions[i]))
+			continue;
+		err = insert(client, &regions[i]);
+		/* Whoever touches it before it is in the book waits: it was not answered. */
+		if (!err)
+			err = book_append(&client->book, &regions[i]);
+		if (err)
+			atomic_store(&client->broken, true);
+	}
+	if (open)
 		session_change_end(&client->session, before);
-	if (!err && client->open)
-		ahead_region(client->thread->worker->ahead, client, region->a, region->b);
+	for (size_t i = 0; open && !err && i < count; i++)
+		ahead_region(client->thread->worker->ahead, client, regions[i].a, regions[i].b);
 	return err;
 }
 
@@ -213,6 +214,8 @@ static ssize_t receive_kernel(struct client *client, struct uffd_msg *msgs, size
 	atomic_store(&mailbox->owner, client->index + 1);
 	n = raw_syscall6(SYS_preadv2, uf_fd(client->session.uf), (long)&to, 1, -1, -1, RWF_NOWAIT);
 	if (n == -EOPNOTSUPP || n == -EINVAL)
+		client_unblock(client);
+	if (n == -EOPNOTSUPP || n == -EINVAL)
 		n = raw_read(uf_fd(client->session.uf), mailbox->messages, count * sizeof(*msgs));
 	n = n > 0 ? n / (ssize_t)sizeof(*msgs) : n;
 	for (ssize_t i = 0; i < n; i++)
@@ -294,16 +297,25 @@ static void dismiss(void *arg, uint64_t bytes)
 	(void)bytes;
 }
 
+/* Until it is not, the kernel calls it an error to wait for it, without end. */
+void client_unblock(struct client *client)
+{
+	int fd = atomic_load(&client->record->object), flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0 && !(flags & O_NONBLOCK))
+		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
 /* The store has said what it is; here it is told whom it hits. */
 static bool failed(void *arg, const struct space_range *range, uint64_t addr, int err)
 {
 	struct client *client = arg;
 	const struct client_source *source = range->source;
 
-	say(LOG_ERROR, "client %llu: page %#llx, offset %llu of store %s, cannot be had: %s",
-	    (unsigned long long)client->record->id, (unsigned long long)addr,
-	    (unsigned long long)offset_at(range, addr), client->thread->worker->stores.list[source->store].name,
-	    strerror(-err));
+	say_sparingly(LOG_ERROR, "client %llu: page %#llx, offset %llu of store %s, cannot be had: %s",
+	              (unsigned long long)client->record->id, (unsigned long long)addr,
+	              (unsigned long long)offset_at(range, addr),
+	              client->thread->worker->stores.list[source->store].name, strerror(-err));
 	return client->session.can_poison;
 }
 
@@ -352,12 +364,12 @@ static int watch(struct client *client, int fd, bool connection)
 }
 
 /* Everyone who waits in it comes again: what was read by a worker that is no more was answered or not, and nobody knows. */
-static void wake_all(struct client *client)
+static void wake_all(struct uf *uf, const struct space *space)
 {
 	struct space_range range;
 
-	for (uint64_t at = 0; space_next(client->space, at, &range); at = range.start + range.len)
-		uf_wake(client->uf, pointer(range.start), range.len);
+	for (uint64_t at = 0; space_next(space, at, &range); at = range.start + range.len)
+		uf_wake(uf, pointer(range.start), range.len);
 }
 
 /* Whether what is lost can be SIGBUS. The program need not have asked for that; what the kernel knows it refuses for want of an argument. */
@@ -416,7 +428,7 @@ static int begin_serving(struct client *client)
 		record_source(client->recorder, source);
 	/* Those of the user engine that wait have been told anew to who has attached. */
 	if (!client->user)
-		wake_all(client);
+		wake_all(client->uf, client->space);
 	err = begin_session(client);
 	if (!err)
 		client->stage = CLIENT_SERVED;
@@ -432,6 +444,8 @@ static void *attach(void *arg)
 	struct client *client = arg;
 	int err = uf_adopt(&client->uf, atomic_load(&client->record->object));
 
+	if (!err)
+		wake_all(client->uf, client->space);
 	atomic_store(&client->attached, err);
 	worker_ring(client);
 	return NULL;
@@ -442,6 +456,13 @@ static int end_attaching(struct client *client, char *cause, size_t cause_size)
 	int err = atomic_load(&client->attached);
 
 	pthread_join(client->attacher, NULL);
+	/* It was served before, and is owed its pages however long it is stopped. */
+	if (err == -ETIMEDOUT && client->taken_over) {
+		atomic_store(&client->attached, 1);
+		err = -pthread_create(&client->attacher, NULL, attach, client);
+		if (!err)
+			return 0;
+	}
 	if (!err)
 		err = begin_serving(client);
 	if (err)
@@ -452,8 +473,10 @@ static int end_attaching(struct client *client, char *cause, size_t cause_size)
 int client_serve(struct client *client, char *cause, size_t cause_size)
 {
 	int fd = atomic_load(&client->record->object), err;
+	struct stat stat_;
 
-	client->user = uf_is_user_engine(fd);
+	/* A socket that is none of the user engine's now may become one at any moment, and then it would have to be waited for. */
+	client->user = uf_is_user_engine(fd) || (!fstat(fd, &stat_) && S_ISSOCK(stat_.st_mode));
 	if (client->user) {
 		atomic_store(&client->attached, 1);
 		err = -pthread_create(&client->attacher, NULL, attach, client);
@@ -470,6 +493,7 @@ int client_serve(struct client *client, char *cause, size_t cause_size)
 		snprintf(cause, cause_size, "what it sent is no userfaultfd that can be served: %s", strerror(-err));
 		return err;
 	}
+	client_unblock(client);
 	err = watch(client, fd, false);
 	if (err)
 		snprintf(cause, cause_size, "%s", strerror(-err));
@@ -505,7 +529,7 @@ int client_open(struct thread *thread, unsigned index)
 	client = aligned_alloc(64, (sizeof(*client) + 63) & ~(size_t)63);
 	if (!client)
 		return -ENOMEM;
-	*client = (struct client){.thread = thread, .index = index, .record = record};
+	*client = (struct client){.thread = thread, .index = index, .record = record, .taken_over = served};
 	err = book_open(&client->book, atomic_load(&record->book));
 	if (!err)
 		err = space_new(&client->space);
@@ -528,37 +552,14 @@ int client_open(struct thread *thread, unsigned index)
  * What happens.
  */
 
-/* So many ms from now at the latest; -1: when something happens. */
-static void look_again(struct client *client, int ms)
+/* It has been joined. */
+static void fail_to_attach(struct client *client, const char *cause)
 {
-	struct thread *thread = client->thread;
-
-	client->due = ms < 0 ? 0 : now_ns() + (uint64_t)ms * 1000000u;
-	if (client->due && (!thread->due || client->due < thread->due))
-		thread->due = client->due;
-}
-
-static void hear(struct client *client, bool on)
-{
-	struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.u64 = (uintptr_t)client | 1};
-	int connection = atomic_load(&client->record->connection);
-
-	if (connection >= 0)
-		epoll_ctl(client->thread->epoll, EPOLL_CTL_MOD, connection, &event);
-}
-
-void client_put_off(struct client *client)
-{
-	client->put_off = true;
-	hear(client, false);
-	look_again(client, 1);
-}
-
-static void take_up(struct client *client)
-{
-	client->put_off = false;
-	hear(client, true);
-	client_converse(client);
+	client->stage = CLIENT_MEETING;
+	if (client->taken_over)
+		client_end(client, cause);
+	else
+		client_refuse(client, NULL, cause);
 }
 
 void client_turn(struct client *client, bool messages)
@@ -568,18 +569,24 @@ void client_turn(struct client *client, bool messages)
 
 	if (client->stage == CLIENT_ATTACHING && atomic_load(&client->attached) <= 0) {
 		if (end_attaching(client, cause, sizeof(cause)))
-			client_end(client, cause);
-		else
+			fail_to_attach(client, cause);
+		else if (client->stage == CLIENT_SERVED)
 			client_converse(client);
+	}
+	if (client->adding && atomic_load(&client->attached) <= 0 && client->stage == CLIENT_SERVED) {
+		pthread_join(client->attacher, NULL);
+		handover_free(&client->add);
+		client->adding = false;
+		client->added = true;
+		client_converse(client);
 	}
 	if (client->stage != CLIENT_SERVED)
 		return;
 	if (!client->user)
 		ms = session_turn(&client->session, messages);
-	if (client->put_off)
-		take_up(client);
-	else
-		look_again(client, ms);
+	client->due = ms < 0 ? 0 : now_ns() + (uint64_t)ms * 1000000u;
+	if (client->due && (!client->thread->due || client->due < client->thread->due))
+		client->thread->due = client->due;
 	if (atomic_load(&client->session.gone))
 		client_end(client, NULL);
 	else if (atomic_load(&client->broken))
@@ -590,57 +597,72 @@ void client_check(struct client *client, uint64_t now)
 {
 	const struct serve_options *options = client->thread->worker->options;
 
-	if (client->stage == CLIENT_MEETING && now - client->record->since > options->handover_ms * 1000000ull)
-		client_end(client, "it took too long to hand over");
+	bool meets = client->stage == CLIENT_MEETING || (client->stage == CLIENT_ATTACHING && !client->taken_over);
+
+	if (meets && now - client->record->since > options->handover_ms * 1000000ull)
+		client_refuse(client, NULL, "it took too long to hand over");
 	else if (client->stage == CLIENT_SERVED && !uf_lives(client->session.uf))
 		client_end(client, NULL);
 }
+
+/* How often an event that stands in the way is read, of a program that may have them without end. */
+#define ATTEMPTS 1000
 
 void client_end(struct client *client, const char *reason)
 {
 	if (client->stage == CLIENT_OVER)
 		return;
 	if (reason)
-		say(LOG_WARNING, "client %llu, pid %ld, uid %ld: %s", (unsigned long long)client->record->id,
-		    (long)client->record->pid, (long)client->record->uid, reason);
-	if (client->stage == CLIENT_SERVED && reason)
-		client_leave(client);
+		say_sparingly(LOG_WARNING, "client %llu, pid %ld, uid %ld: %s", (unsigned long long)client->record->id,
+		              (long)client->record->pid, (long)client->record->uid, reason);
+	/* One whose program has to do it is left to the thread that frees it. */
+	for (unsigned i = 0; i < ATTEMPTS && client->stage == CLIENT_SERVED && reason && !client->user; i++)
+		if (client_leave(client))
+			break;
+	client->owes = client->stage == CLIENT_SERVED && reason && client->user;
 	if (client->stage != CLIENT_SERVED)
 		atomic_fetch_add(&client->thread->worker->journal->refused, 1);
-	client->joinable = client->stage == CLIENT_ATTACHING;
+	client->joinable = client->stage == CLIENT_ATTACHING || client->adding;
 	client->stage = CLIENT_OVER;
 	worker_bury(client);
 }
 
-/* How long a client of the user engine may take to answer, ms; what it was not told by then waits for ever. */
-#define PATIENCE 2000
-
-static void *poison(void *arg)
+/* The program of a client of the user engine does it, and may not get to it. */
+static void *leave(void *arg)
 {
 	struct client *client = arg;
 
-	family_poison(client->session.uf, client->session.space);
-	atomic_store(&client->attached, 0);
+	while (family_poison(client->session.uf, client->session.space) == -EAGAIN)
+		usleep(1000);
+	atomic_store(&client->left, true);
 	return NULL;
 }
 
-void client_leave(struct client *client)
+bool client_leave(struct client *client)
 {
-	uint64_t until = now_ns() + PATIENCE * 1000000ull;
-
-	if (!client->open || !uf_lives(client->session.uf))
-		return;
-	if (!client->user) {
-		poison(client);
-		return;
+	if (client->stage == CLIENT_ATTACHING)
+		return false;
+	if (!client->open || atomic_load(&client->left) || !uf_lives(client->session.uf))
+		return true;
+	if (client->user) {
+		if (!client->leaving)
+			client->leaving = !pthread_create(&client->leaver, NULL, leave, client);
+		return !client->leaving || atomic_load(&client->left);
 	}
-	atomic_store(&client->attached, 1);
-	if (pthread_create(&client->attacher, NULL, poison, client))
+	if (!family_poison(client->session.uf, client->session.space))
+		atomic_store(&client->left, true);
+	else
+		session_turn(&client->session, true);
+	return atomic_load(&client->left);
+}
+
+void client_give_up(struct client *client)
+{
+	if (!client->leaving)
 		return;
-	while (atomic_load(&client->attached) && now_ns() < until)
-		usleep(1000);
 	uf_hang_up(client->session.uf);
-	pthread_join(client->attacher, NULL);
+	pthread_join(client->leaver, NULL);
+	client->leaving = false;
 }
 
 void client_show(struct client *client, struct status_client *out)
@@ -670,15 +692,16 @@ void client_show(struct client *client, struct status_client *out)
 		out->events[i] = atomic_load_explicit(&client->events[i], memory_order_relaxed);
 	if (!client->open)
 		return;
-	/* While its layout changes, of which nobody knows how long that takes, what was true before. */
 	if (session_try_enter(&client->session, &before)) {
-		client->regions = space_ranges(client->session.space);
-		client->managed = 0;
-		for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len)
+		client->regions = client->managed = 0;
+		for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len) {
+			client->regions++;
 			client->managed += range.len;
+		}
 		session_leave(&client->session, before);
 	}
-	out->regions = (unsigned)client->regions;
+	/* While its layout changes, which for a program that is stopped may take long: what it was. */
+	out->regions = client->regions;
 	out->managed = client->managed;
 	out->faults = atomic_load_explicit(&stats->faults, memory_order_relaxed);
 	out->prefetched = atomic_load_explicit(&stats->ahead, memory_order_relaxed);
@@ -710,10 +733,18 @@ void client_unwatch(struct client *client)
 
 void client_free(struct client *client)
 {
+	uint64_t until = now_ns() + WORKER_PATIENCE;
 	struct client_source *source;
 
+	while (client->owes && !client_leave(client) && now_ns() < until)
+		usleep(1000);
+	client_give_up(client);
+	/* Or it might wait for the program for ever. */
+	if (client->open)
+		uf_hang_up(client->session.uf);
 	if (client->joinable)
 		pthread_join(client->attacher, NULL);
+	handover_free(&client->add);
 	if (client->open || client->uf)
 		/* The object's descriptor is closed with the object: it leaves the record before. */
 		atomic_store(&client->record->object, -1);

@@ -48,20 +48,30 @@ struct client {
 	enum client_stage stage;
 	struct handover_scan scan; /* of the text that has come */
 	bool silent;               /* it gave its memory in the form that is never answered */
-	bool user;                 /* its object is of the user engine */
+	_Atomic bool user;         /* its object is of the user engine */
 	struct uf *uf;             /* until the session has it */
 	struct space *space;       /* the same */
 	struct session session;
-	bool open; /* the session is */
-	struct client_source *sources;
-	struct record *recorder;   /* NULL: nothing is recorded */
-	uint64_t regions, managed; /* as they were when somebody asked last; with the thread's lock */
-	bool put_off;              /* what it said last could not be done, and is looked at again */
-	uint64_t due;              /* ns: when it wants to be looked at in any case; 0: only when something happens */
+	_Atomic bool open;                       /* the session is; release: the session is what it is */
+	_Atomic(struct client_source *) sources; /* grows at its beginning; looked at by client_show() too */
+	struct record *recorder;                 /* NULL: nothing is recorded */
+	uint64_t due;    /* ns: when it wants to be looked at in any case; 0: only when something happens */
+	bool taken_over; /* it had been served before this worker */
+	/* What a client of the user engine waits for, or keeps others waiting for, is done by a thread: attaching, and adding regions. */
 	pthread_t attacher;
-	bool joinable;        /* it ended before that had been waited for */
-	_Atomic int attached; /* 1: still at it; 0 or -errno: done */
-	_Atomic bool broken;  /* something of it could not be written down: it cannot be served any more */
+	bool joinable;               /* it ended before that had been waited for */
+	_Atomic int attached;        /* 1: still at it; 0 or -errno: done */
+	bool adding, added;          /* it is; it has, and that is not answered yet */
+	struct handover_message add; /* of the thread's */
+	char cause[256];             /* why it could not */
+	/* The end. */
+	bool owes; /* it is to leave before it is freed */
+	bool leaving;
+	pthread_t leaver;
+	_Atomic bool left; /* nothing is owed any more */
+
+	_Atomic bool broken;       /* something of it could not be written down: it cannot be served any more */
+	uint64_t regions, managed; /* as far as client_show() knows */
 	_Atomic uint64_t events[STATUS_EVENTS];
 };
 
@@ -84,19 +94,27 @@ void client_check(struct client *client, uint64_t now);
 int client_serve(struct client *client, char *cause, size_t cause_size);
 
 /*
- * A region: into the book, and into the space. 0, also when just this region is there already; -EEXIST: something else lies there; -ENOMEM;
- * -E2BIG: there are too many; -EAGAIN: not now.
+ * Regions: into the book, and into the space, all of them or none. 0, also for those that are there already just so; -EEXIST: something else
+ * lies there; -E2BIG: there are too many; both with *index being that of the one. -ENOMEM: it cannot be served any more. For a client of the
+ * user engine it may wait for its program.
  */
-int client_add(struct client *client, const struct book_entry *region);
+int client_add(struct client *client, const struct book_entry *regions, size_t count, size_t *index);
 
-/* What it said cannot be done now: nothing is heard of it until it is looked at again, soon. */
-void client_put_off(struct client *client);
+/* What it asked for is refused: it is told, and what has never been served is over. */
+void client_refuse(struct client *client, const struct handover_message *message, const char *cause);
 
 /* It is over: said, unless `reason` is NULL, and to be buried by its thread. */
 void client_end(struct client *client, const char *reason);
 
-/* Pages that were not delivered become SIGBUS: the manager leaves, and zeros are not what they are. Its thread has ended. */
-void client_leave(struct client *client);
+/*
+ * Pages that were not delivered become SIGBUS: the manager leaves, and zeros are not what they are. By its thread, or when that has ended.
+ * Whether it is done; otherwise it is to be called again, and client_give_up() at last.
+ */
+bool client_leave(struct client *client);
+void client_give_up(struct client *client);
+
+/* Its descriptor may not block: its flags are the program's to change. */
+void client_unblock(struct client *client);
 
 /* Nothing is heard of it any more. */
 void client_unwatch(struct client *client);

@@ -81,14 +81,19 @@ static int collect(void *arg, struct status *status)
 
 int collect_start(struct worker *worker, int control, int metrics)
 {
-	struct control *on_socket;
-	struct http *over_http;
 	int err = 0;
 
 	if (control >= 0)
-		err = control_start(&on_socket, control, collect, worker);
+		err = control_start(&worker->control, control, collect, worker);
 	if (!err && metrics >= 0)
-		err = http_start(&over_http, metrics, collect, worker);
-	/* Both answer as long as the process lives. */
+		err = http_start(&worker->http, metrics, collect, worker);
 	return err;
+}
+
+void collect_stop(struct worker *worker)
+{
+	control_stop(worker->control);
+	http_stop(worker->http);
+	worker->control = NULL;
+	worker->http = NULL;
 }

@@ -8,4 +8,7 @@ struct worker;
 /* Answers on both listening sockets from then on, -1 being none. 0 or -errno. */
 int collect_start(struct worker *worker, int control, int metrics);
 
+/* When it returns nobody is answered any more. */
+void collect_stop(struct worker *worker);
+
 #endif

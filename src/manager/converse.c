@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* What a client says on its connection: userfault-handover(5). */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -39,14 +41,14 @@ static void close_connection(struct client *client)
 		client_end(client, "it hung up before it had handed over");
 }
 
-static void refuse(struct client *client, const struct handover_message *message, const char *cause)
+void client_refuse(struct client *client, const struct handover_message *message, const char *cause)
 {
 	if (!client->silent)
 		answer(client, message, "error", cause);
-	if (client->stage == CLIENT_MEETING)
+	if (client->stage == CLIENT_MEETING || client->stage == CLIENT_ATTACHING)
 		client_end(client, cause);
 	else
-		say(LOG_WARNING, "client %llu: refused: %s", (unsigned long long)client->record->id, cause);
+		say_sparingly(LOG_WARNING, "client %llu: refused: %s", (unsigned long long)client->record->id, cause);
 }
 
 /* A region as it is written down. 0; or -EINVAL, and why it cannot be served. */
@@ -83,24 +85,55 @@ static int translate(const struct client *client, const struct handover_region *
 
 static int add_regions(struct client *client, const struct handover_message *message, char *cause, size_t cause_size)
 {
-	int err = 0;
+	struct book_entry *entries = calloc(message->count, sizeof(*entries));
+	size_t index = 0;
+	int err = entries ? 0 : -ENOMEM;
 
 	for (size_t i = 0; !err && i < message->count; i++) {
-		struct book_entry entry;
-
-		err = translate(client, &message->regions[i], &entry, cause, cause_size);
+		err = translate(client, &message->regions[i], &entries[i], cause, cause_size);
 		if (err)
-			return err;
-		err = client_add(client, &entry);
-		if (err && err != -EAGAIN)
-			snprintf(cause, cause_size, "region %#llx, %llu bytes: %s", (unsigned long long)entry.a,
-			         (unsigned long long)entry.b,
-			         err == -EEXIST   ? "it overlaps one that was given before"
-			         : err == -E2BIG  ? "there are too many regions"
-			         : err == -EINVAL ? "it is not aligned to its page size"
-			                          : strerror(-err));
+			goto out;
 	}
+	if (!err)
+		err = client_add(client, entries, message->count, &index);
+	if (err)
+		snprintf(cause, cause_size, "region %#llx, %llu bytes: %s",
+		         (unsigned long long)message->regions[index].addr,
+		         (unsigned long long)message->regions[index].size,
+		         err == -EEXIST  ? "it overlaps one that was given before"
+		         : err == -E2BIG ? "there are too many regions"
+		                         : strerror(-err));
+out:
+	free(entries);
 	return err;
+}
+
+/* Where the program would have to be waited for. */
+static void *add_aside(void *arg)
+{
+	struct client *client = arg;
+	int err = add_regions(client, &client->add, client->cause, sizeof(client->cause));
+
+	atomic_store(&client->attached, err);
+	worker_ring(client);
+	return NULL;
+}
+
+static int begin_to_add(struct client *client, struct handover_message *message, char *cause, size_t cause_size)
+{
+	int err;
+
+	client->add = *message;
+	atomic_store(&client->attached, 1);
+	err = -pthread_create(&client->attacher, NULL, add_aside, client);
+	if (err) {
+		client->add = (struct handover_message){0};
+		snprintf(cause, cause_size, "no thread for it: %s", strerror(-err));
+		return err;
+	}
+	message->regions = NULL;
+	client->adding = true;
+	return 0;
 }
 
 /* The first message with regions: from here on it is served. */
@@ -137,7 +170,30 @@ static void tell_size(struct client *client, const struct handover_message *mess
 	answer(client, message, store < 0 ? "error" : "ok", rest);
 }
 
-static void handle(struct client *client, const struct handover_message *message)
+/* The regions of a message are, or begin to be, in the book. 0 or -errno. */
+static int take_regions(struct client *client, struct handover_message *message, char *cause, size_t cause_size)
+{
+	int err;
+
+	/* Acted upon, by this worker or by one before it: what has happened to the regions since is known, and must not be forgotten. */
+	if (book_is_marked(&client->book))
+		return 0;
+	if (client->added) {
+		client->added = false;
+		err = atomic_load(&client->attached);
+		snprintf(cause, cause_size, "%s", client->cause);
+	} else if (client->open && client->user) {
+		return begin_to_add(client, message, cause, cause_size);
+	} else {
+		err = add_regions(client, message, cause, cause_size);
+	}
+	if (!err)
+		book_mark(&client->book);
+	return err;
+}
+
+/* False: there is something to be waited for, and then it is to be handled once more. */
+static bool handle(struct client *client, struct handover_message *message)
 {
 	bool silent = message->kind == HANDOVER_ARRAY;
 	char cause[256];
@@ -146,42 +202,44 @@ static void handle(struct client *client, const struct handover_message *message
 	client->silent |= silent;
 	if (message->kind == HANDOVER_SIZE) {
 		tell_size(client, message);
-		return;
+		return true;
 	}
-	err = add_regions(client, message, cause, sizeof(cause));
+	err = take_regions(client, message, cause, sizeof(cause));
 	if (!err && client->stage == CLIENT_MEETING)
 		err = begin(client, message, cause, sizeof(cause));
-	if (err == -EAGAIN)
-		client_put_off(client);
-	if (err && !client->put_off)
-		refuse(client, message, cause);
-	else if (!err && !silent)
+	if (err)
+		client_refuse(client, message, cause);
+	else if (client->stage == CLIENT_ATTACHING || client->adding)
+		return false;
+	else if (!silent)
 		answer(client, message, "ok", "");
+	return true;
 }
 
 /* What has been received, message by message, until one is not complete. */
 static void understand(struct client *client)
 {
-	while (client->stage == CLIENT_MEETING || client->stage == CLIENT_SERVED) {
+	while ((client->stage == CLIENT_MEETING || client->stage == CLIENT_SERVED) && !client->adding) {
 		struct handover_message message;
 		char cause[256];
 		size_t len;
 		const char *text = book_text(&client->book, &len);
 		ssize_t n = handover_next(&client->scan, &message, text, len, cause, sizeof(cause));
+		bool handled;
 
 		if (!n)
 			return;
 		if (n < 0) {
-			refuse(client, &message, cause);
+			client_refuse(client, &message, cause);
 			if (client->stage != CLIENT_OVER)
 				close_connection(client);
 			return;
 		}
-		handle(client, &message);
+		handled = handle(client, &message);
 		handover_free(&message);
-		if (client->stage == CLIENT_OVER || client->put_off)
+		if (client->stage == CLIENT_OVER || !handled)
 			return;
-		/* What it said is in the book; if it was answered and is read again, by a successor, nothing changes by that. */
+		/* If it was answered and is read again, by a successor, nothing changes by that. */
 		book_take(&client->book, (size_t)n);
 	}
 }
@@ -191,30 +249,26 @@ static void take_descriptor(struct client *client)
 	unsigned count = book_take_fd(&client->book, &client->record->object);
 
 	if (count > 1)
-		say(LOG_WARNING, "client %llu sent %u descriptors at once: one is of use",
-		    (unsigned long long)client->record->id, count);
+		say_sparingly(LOG_WARNING, "client %llu sent %u descriptors at once: one is of use",
+		              (unsigned long long)client->record->id, count);
 }
 
 void client_converse(struct client *client)
 {
-	int connection = atomic_load(&client->record->connection);
-
 	/* What a worker before this one has received. */
 	take_descriptor(client);
 	understand(client);
-	if (client->put_off)
-		return;
-	for (int i = 0; i < RECEIVES && client->stage != CLIENT_OVER && connection >= 0; i++) {
-		ssize_t n = book_receive(&client->book, connection);
+	for (int i = 0; i < RECEIVES && client->stage != CLIENT_OVER; i++) {
+		/* What was understood may have ended it, and its number may be another's by now. */
+		int connection = atomic_load(&client->record->connection);
+		ssize_t n = connection < 0 ? -EAGAIN : book_receive(&client->book, connection);
 
 		if (n == -EAGAIN || n == -EINTR)
 			return;
 		take_descriptor(client);
 		understand(client);
-		if (client->put_off)
-			return;
 		if (n == -ENOBUFS) {
-			refuse(client, NULL, "the message is too long");
+			client_refuse(client, NULL, "the message is too long");
 			n = 0;
 		}
 		if (n <= 0 && client->stage != CLIENT_OVER) {

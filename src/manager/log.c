@@ -9,7 +9,7 @@
 #include "base/hist.h"
 #include "manager/log.h"
 
-static void say_list(enum log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void say_list(enum log_level level, const char *format, va_list args)
 {
 	char line[1024];
 	int start = getenv("JOURNAL_STREAM") ? snprintf(line, sizeof(line), "<%d>", level)

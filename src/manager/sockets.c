@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -122,48 +123,77 @@ static int listen_tcp(const char *where)
 }
 
 #ifdef UF_SYSTEMD
-static void take_given(struct sockets *sockets)
+/* Who gave it need not have made it non-blocking; and whoever has connected may be gone when he is accepted. */
+static int take_one(struct sockets *sockets, int fd, const char *name)
+{
+	bool is_metrics = !strcmp(name, "metrics");
+	int *slot = is_metrics ? &sockets->metrics : !strcmp(name, "control") ? &sockets->control : &sockets->handover;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (sd_is_socket(fd, is_metrics ? AF_UNSPEC : AF_UNIX, SOCK_STREAM, 1) <= 0) {
+		say(LOG_ERROR, "the descriptor '%s' that was handed over is not a listening %sstream socket", name,
+		    is_metrics ? "" : "unix ");
+		return -ENOTSOCK;
+	}
+	if (*slot >= 0) {
+		say(LOG_ERROR,
+		    "of the sockets that were handed over two are for the same: name them handover, control, "
+		    "metrics");
+		return -EINVAL;
+	}
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+		return -errno;
+	*slot = fd;
+	return 0;
+}
+
+static int take_given(struct sockets *sockets)
 {
 	char **names = NULL;
-	int count = sd_listen_fds_with_names(1, &names);
+	int count = sd_listen_fds_with_names(1, &names), err = count < 0 ? count : 0;
 
 	for (int i = 0; i < count; i++) {
-		int fd = SD_LISTEN_FDS_START + i;
-
-		if (!strcmp(names[i], "control"))
-			sockets->control = fd;
-		else if (!strcmp(names[i], "metrics"))
-			sockets->metrics = fd;
-		else if (sockets->handover < 0)
-			sockets->handover = fd;
+		if (!err)
+			err = take_one(sockets, SD_LISTEN_FDS_START + i, names[i]);
 		free(names[i]);
 	}
 	free(names);
+	return err;
 }
 #else
-static void take_given(struct sockets *sockets)
+static int take_given(struct sockets *sockets)
 {
 	(void)sockets;
+	return 0;
 }
 #endif
 
+/* In *fd, unless it was given; *made: the file is ours. */
+static int make(int *fd, bool *made, const char *path)
+{
+	if (*fd >= 0) {
+		say(LOG_INFO, "%s: not listened on, as a socket was handed over", path);
+		return 0;
+	}
+	*fd = listen_unix(path);
+	*made = *fd >= 0 && path[0] != '@';
+	return *fd < 0 ? *fd : 0;
+}
+
 int sockets_open(struct sockets *sockets, const struct serve_options *options)
 {
-	int err = 0;
+	int err;
 
 	*sockets = (struct sockets){.handover = -1, .control = -1, .metrics = -1};
-	take_given(sockets);
-	if (sockets->handover < 0 && options->listen) {
-		sockets->handover = listen_unix(options->listen);
-		err = sockets->handover < 0 ? sockets->handover : 0;
-	} else if (sockets->handover < 0) {
+	err = take_given(sockets);
+	if (!err && options->listen) {
+		err = make(&sockets->handover, &sockets->made_handover, options->listen);
+	} else if (!err && sockets->handover < 0) {
 		say(LOG_ERROR, "there is nothing to listen on: no --listen, and no socket was handed over");
 		err = -EINVAL;
 	}
-	if (!err && options->control && sockets->control < 0) {
-		sockets->control = listen_unix(options->control);
-		err = sockets->control < 0 ? sockets->control : 0;
-	}
+	if (!err && options->control)
+		err = make(&sockets->control, &sockets->made_control, options->control);
 	if (!err && options->metrics && sockets->metrics < 0) {
 		sockets->metrics = listen_tcp(options->metrics);
 		err = sockets->metrics < 0 ? sockets->metrics : 0;
@@ -173,19 +203,26 @@ int sockets_open(struct sockets *sockets, const struct serve_options *options)
 	return err;
 }
 
-static void end(int *fd, const char *path)
+static void end(int *fd, bool *made, const char *path)
 {
-	if (*fd < 0)
-		return;
-	close(*fd);
+	if (*fd >= 0)
+		close(*fd);
 	*fd = -1;
-	if (path && path[0] != '@')
+	if (*made && path)
 		unlink(path);
+	*made = false;
+}
+
+void sockets_close_handover(struct sockets *sockets, const struct serve_options *options)
+{
+	end(&sockets->handover, &sockets->made_handover, options->listen);
 }
 
 void sockets_close(struct sockets *sockets, const struct serve_options *options)
 {
-	end(&sockets->handover, options->listen);
-	end(&sockets->control, options->control);
-	end(&sockets->metrics, NULL);
+	bool none = false;
+
+	sockets_close_handover(sockets, options);
+	end(&sockets->control, &sockets->made_control, options->control);
+	end(&sockets->metrics, &none, NULL);
 }

@@ -74,8 +74,8 @@ static void *run_worker(void *arg)
 	struct start *start = arg;
 	struct supervisor *supervisor = start->supervisor;
 
-	start->status = worker_run(supervisor->options, supervisor->journal, supervisor->sockets.control,
-	                           supervisor->sockets.metrics, supervisor->told, supervisor->self);
+	start->status = worker_run(supervisor->options, supervisor->journal, &supervisor->sockets, supervisor->told,
+	                           supervisor->self);
 	return NULL;
 }
 
@@ -178,7 +178,7 @@ static void turn_away(struct supervisor *supervisor, int fd, const struct ucred 
 	char line[128];
 	int len = snprintf(line, sizeof(line), "error %s\n", reason);
 
-	say(LOG_WARNING, "pid %ld, uid %ld: refused: %s", (long)peer->pid, (long)peer->uid, reason);
+	say_sparingly(LOG_WARNING, "pid %ld, uid %ld: refused: %s", (long)peer->pid, (long)peer->uid, reason);
 	atomic_fetch_add(&supervisor->journal->refused, 1);
 	send(fd, line, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	close(fd);
@@ -241,11 +241,7 @@ static void stop(struct supervisor *supervisor)
 
 	notify("STOPPING=1");
 	atomic_store(&journal->ending, true);
-	if (supervisor->sockets.handover >= 0)
-		close(supervisor->sockets.handover);
-	supervisor->sockets.handover = -1;
-	if (supervisor->options->listen && supervisor->options->listen[0] != '@')
-		unlink(supervisor->options->listen);
+	sockets_close_handover(&supervisor->sockets, supervisor->options);
 }
 
 /* False: everything has ended. */

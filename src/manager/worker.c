@@ -167,6 +167,8 @@ static void serve_event(struct thread *thread, const struct epoll_event *event)
 	} else if (event->data.u64 & 1) {
 		client_converse(client);
 	} else {
+		if (event->events & EPOLLERR)
+			client_unblock(client);
 		client_turn(client, true);
 	}
 }
@@ -283,20 +285,43 @@ static unsigned count_clients(struct worker *worker)
 	return count;
 }
 
-/* Until it is told to end; or the supervisor is gone and so is the last client, as nobody comes any more then. */
-static void wait_for_end(struct worker *worker, int supervisor)
+/* Nobody accepts connections any more: whoever comes is to learn that, and another manager may have the names. */
+static void be_orphan(struct worker *worker, const struct sockets *sockets)
 {
+	/* One that the supervisor was told to stop had closed before: the number may be another's. */
+	const int fds[] = {atomic_load(&worker->journal->ending) ? -1 : sockets->handover, sockets->control,
+	                   sockets->metrics};
+
+	say(LOG_ERROR, "the supervisor is gone: the clients that there are, are served on");
+	collect_stop(worker);
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
+/* Until it is told to end, by the supervisor or, once that is gone, by a signal; or nobody will come any more, and the last client has gone. */
+static void wait_for_end(struct worker *worker, const struct sockets *sockets, int supervisor)
+{
+	const struct timespec step = {.tv_nsec = 100000000};
 	struct journal *journal = worker->journal;
 	uint64_t ending = 0;
+	bool orphan = false;
+	sigset_t signals;
 
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
 	for (;;) {
-		struct pollfd fd = {.fd = supervisor, .events = POLLIN};
+		struct pollfd fd = {.fd = orphan ? -1 : supervisor, .events = POLLIN};
 
-		poll(&fd, 1, 100);
-		if (fd.revents && !count_clients(worker))
+		if (orphan && sigtimedwait(&signals, NULL, &step) > 0)
+			atomic_store(&journal->ending, true);
+		else if (!orphan && poll(&fd, 1, 100) > 0) {
+			orphan = true;
+			be_orphan(worker, sockets);
+		}
+		if (orphan && !count_clients(worker))
 			return;
-		if (fd.revents)
-			poll(NULL, 0, 100);
 		if (!atomic_load(&journal->ending))
 			continue;
 		if (!ending)
@@ -306,20 +331,45 @@ static void wait_for_end(struct worker *worker, int supervisor)
 	}
 }
 
+/* One round of client_leave(): whether nothing is left to be done. */
+static bool leave_all(struct worker *worker)
+{
+	bool done = true;
+
+	for (unsigned i = 0; i < worker->journal->threads; i++) {
+		struct thread *thread = &worker->threads[i];
+		struct client *next;
+
+		/* Children of forks that nobody has met yet, and clients that have been attached. */
+		meet(thread);
+		serve_rung(thread);
+		for (struct client *client = thread->clients; client; client = next) {
+			next = client->next;
+			done &= client_leave(client);
+		}
+	}
+	return done;
+}
+
 /* Nobody will bring what is missing: whoever touches it learns that. */
 static void leave(struct worker *worker)
 {
+	uint64_t until;
+
 	atomic_store(&worker->stopping, true);
 	for (unsigned i = 0; i < worker->journal->threads; i++) {
 		journal_ring(worker->journal, i);
 		pthread_join(worker->threads[i].id, NULL);
 	}
+	until = now_ns() + WORKER_PATIENCE;
+	while (!leave_all(worker) && now_ns() < until)
+		poll(NULL, 0, 1);
 	for (unsigned i = 0; i < worker->journal->threads; i++)
 		for (struct client *client = worker->threads[i].clients; client; client = client->next)
-			client_leave(client);
+			client_give_up(client);
 }
 
-int worker_run(const struct serve_options *options, struct journal *journal, int control, int metrics, int told,
+int worker_run(const struct serve_options *options, struct journal *journal, const struct sockets *sockets, int told,
                int supervisor)
 {
 	struct worker worker = {.options = options, .journal = journal};
@@ -334,13 +384,13 @@ int worker_run(const struct serve_options *options, struct journal *journal, int
 	if (!err)
 		err = start(&worker);
 	if (!err)
-		err = collect_start(&worker, control, metrics);
+		err = collect_start(&worker, sockets->control, sockets->metrics);
 	if (err) {
 		say(LOG_ERROR, "the worker cannot start: %s", strerror(-err));
 		return 1;
 	}
 	(void)!write(told, &one, sizeof(one));
-	wait_for_end(&worker, supervisor);
+	wait_for_end(&worker, sockets, supervisor);
 	leave(&worker);
 	/* The rest ends with the process. */
 	return 0;

@@ -18,11 +18,14 @@
 
 #include "manager/journal.h"
 #include "manager/serve.h"
+#include "manager/sockets.h"
 #include "manager/status.h"
 #include "manager/stores.h"
 #include "session/buffers.h"
 
 struct client;
+struct control;
+struct http;
 
 struct thread {
 	struct worker *worker;
@@ -51,14 +54,19 @@ struct worker {
 	pthread_cond_t dead_more;
 	struct client *dead;
 	_Atomic bool stopping;
+	struct control *control; /* who answers for people; NULL: nobody */
+	struct http *http;
 };
 
 /*
- * The process; returns its exit status. `control`, `metrics`: listening sockets, or -1. `told` (an eventfd) is written to once it serves;
- * `supervisor`: a pidfd.
+ * The process; returns its exit status. It answers on two of the sockets, and closes all when the supervisor is gone. `told` (an eventfd) is
+ * written to once it serves; `supervisor`: a pidfd.
  */
-int worker_run(const struct serve_options *options, struct journal *journal, int control, int metrics, int told,
+int worker_run(const struct serve_options *options, struct journal *journal, const struct sockets *sockets, int told,
                int supervisor);
+
+/* How long programs of the user engine may take to do what is owed to them at the end, ns. What was not done by then waits for ever. */
+#define WORKER_PATIENCE 2000000000u
 
 /* Exit status of a worker that cannot be helped by another attempt. */
 #define WORKER_HOPELESS 78

@@ -38,6 +38,15 @@ signal_mask session_enter(struct session *session)
 	return before;
 }
 
+bool session_try_enter(struct session *session, signal_mask *before)
+{
+	*before = hold_signals(session);
+	if (gate_try_enter(&session->gate))
+		return true;
+	let_signals(session, *before);
+	return false;
+}
+
 void session_leave(struct session *session, signal_mask before)
 {
 	gate_leave(&session->gate);
@@ -51,27 +60,6 @@ signal_mask session_change_begin(struct session *session)
 	pthread_mutex_lock(&session->change);
 	gate_close(&session->gate);
 	return before;
-}
-
-bool session_try_enter(struct session *session, signal_mask *before)
-{
-	*before = hold_signals(session);
-	if (gate_try_enter(&session->gate))
-		return true;
-	let_signals(session, *before);
-	return false;
-}
-
-bool session_change_try(struct session *session, signal_mask *before)
-{
-	*before = hold_signals(session);
-	if (!pthread_mutex_trylock(&session->change)) {
-		if (gate_try_close(&session->gate))
-			return true;
-		pthread_mutex_unlock(&session->change);
-	}
-	let_signals(session, *before);
-	return false;
 }
 
 void session_change_end(struct session *session, signal_mask before)

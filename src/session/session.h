@@ -242,9 +242,6 @@ void session_change_end(struct session *session, signal_mask before);
 /* Counts stats.present anew, for an owner that has set states: of a fork's child, say. Between begin and end of a change. */
 void session_count_present(struct session *session);
 
-/* The same, for who must not wait: false, and nothing has begun. */
-bool session_change_try(struct session *session, signal_mask *before);
-
 /* Inside and out; between the two no wait, and no signals unless the memory is elsewhere. session_try_enter() does not wait either: false, it is not inside. */
 signal_mask session_enter(struct session *session);
 bool session_try_enter(struct session *session, signal_mask *before);

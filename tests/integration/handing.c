@@ -14,6 +14,7 @@
  *	move REGION, unmap REGION PAGE COUNT, protect REGION PAGE COUNT (read-only, which makes a mapping of its own)
  *	fork                   a child that does `is` on each further line, and ends with an empty one
  *	exec                   "done", and another program in its place
+ *	numbers                those of the object and of the connection
  *	blocking               makes the descriptor blocking
  *	flood REGION PAGES     a thread that gives that many pages back and touches them, without end
  *
@@ -186,10 +187,13 @@ static void hear_answer(void)
 }
 
 static sigjmp_buf back;
+static __thread bool floods;
 
 static void on_bus(int number)
 {
 	(void)number;
+	while (floods)
+		pause();
 	siglongjmp(back, 1);
 }
 
@@ -270,6 +274,7 @@ static void *flood(void *arg)
 	char *at = regions[flood_region];
 
 	(void)arg;
+	floods = true;
 	for (;;) {
 		madvise(at, (size_t)flood_pages * CONTENT_PAGE, MADV_DONTNEED);
 		for (unsigned i = 0; i < flood_pages; i++)
@@ -302,6 +307,9 @@ static void obey(char *line)
 	} else if (!strcmp(line, "map")) {
 		must(sscanf(rest, "%15s %zu", kind, &pages) == 2, rest);
 		map(kind, pages);
+	} else if (!strcmp(line, "numbers")) {
+		printf("%d %d\n", object, connection);
+		fflush(stdout);
 	} else if (!strcmp(line, "connect")) {
 		connect_to(rest);
 	} else if (!strcmp(line, "give") || !strcmp(line, "send")) {

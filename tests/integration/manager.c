@@ -68,9 +68,11 @@ void manager_start(struct manager *manager, const char *const options[])
 	int fd;
 
 	snprintf(name, sizeof(name), "manager%u", count++);
-	snprintf(manager->socket, sizeof(manager->socket), "%s", in_folder(name));
+	if (!manager->socket[0])
+		snprintf(manager->socket, sizeof(manager->socket), "%s", in_folder(name));
 	strcat(name, ".control");
-	snprintf(manager->control, sizeof(manager->control), "%s", in_folder(name));
+	if (!manager->control[0])
+		snprintf(manager->control, sizeof(manager->control), "%s", in_folder(name));
 	strcpy(name + strlen(name) - 7, "log");
 	snprintf(manager->log, sizeof(manager->log), "%s", in_folder(name));
 	snprintf(notify, sizeof(notify), "%s", in_folder("notify"));
@@ -234,7 +236,7 @@ void peer_start(struct peer *peer)
 	CHECK(peer->pid > 0);
 }
 
-static void tell(struct peer *peer, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void tell(struct peer *peer, const char *format, va_list args)
 {
 	vfprintf(peer->to, format, args);
 	fputc('\n', peer->to);

@@ -12,8 +12,8 @@
 #include <sys/types.h>
 
 struct manager {
-	pid_t pid; /* the supervisor */
-	char socket[64], control[64], log[64];
+	pid_t pid;                             /* the supervisor */
+	char socket[64], control[64], log[64]; /* the first two: empty, or where they are to be */
 };
 
 /*

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* What clients of `userfault serve` are promised, on either engine. */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <userfault/handover.h>
 
 #include "command.h"
 #include "manager.h"
@@ -298,6 +302,27 @@ TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
 	}
 }
 
+TEST(layout_events_do_not_keep_pages_from_sigbus,
+     "While a client's threads give pages back without end the manager stops, and what was not delivered is SIGBUS.")
+{
+	for (unsigned i = 0; i < 5; i++) {
+		memset(&manager, 0, sizeof(manager));
+		START(NULL);
+		peer_start(&peer);
+		peer_give(&peer, &manager, 1024, 0);
+		EXPECT(&peer, "yes", "is 0 1023 1 1023");
+		EXPECT(&peer, "done", "flood 0 64");
+		EXPECT(&peer, "done", "flood 0 64");
+		/* With the user engine they go on when nobody has the object any more, and would run into its end. */
+		if (strcmp(test_engine, "user") != 0)
+			EXPECT(&peer, "done", "close");
+		CHECK_EQ(manager_stop(&manager), 0);
+		EXPECT(&peer, "bus", "is 0 700 1 700");
+		EXPECT(&peer, "yes", "is 0 1023 1 1023");
+		peer_kill(&peer);
+	}
+}
+
 TEST(clients_are_served_on_in_the_time_of_grace,
      "With --grace clients go on after SIGTERM, nobody else may come, and their end is the manager's.")
 {
@@ -335,4 +360,142 @@ TEST(a_killed_worker_is_replaced, "Another worker takes over, with everything as
 	/* And the connection still speaks. */
 	EXPECT(&peer, "done", "send {\"size\":\"default\"}");
 	EXPECT(&peer, "ok 16777216", "answer");
+}
+
+TEST(a_message_is_taken_as_a_whole,
+     "A later message of which one region is refused leaves none of its regions behind, and the client is served on.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 8, 0);
+	EXPECT(&peer, "1", "map private 8");
+	/* The second lies over one that was given. */
+	EXPECT(&peer, "done",
+	       "send {\"regions\":[{\"base_host_virt_addr\":@1,\"size\":32768,\"offset\":0},"
+	       "{\"base_host_virt_addr\":@0,\"size\":4096,\"offset\":4096}]}");
+	CHECK(strstr(peer_say(&peer, "answer"), "error region "));
+	CHECK(strstr(peer.answer, "overlaps"));
+	/* The same place, with another content. */
+	EXPECT(&peer, "done", "send {\"regions\":[{\"base_host_virt_addr\":@1,\"size\":32768,\"offset\":65536}]}");
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 1 1 1 17");
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+}
+
+TEST(a_region_that_is_given_otherwise_is_refused,
+     "The same range with another answer to what is given back is not the same region.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 8, 0);
+	EXPECT(&peer, "done",
+	       "send {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":32768,\"offset\":0,\"removed\":\"store\"}]}");
+	CHECK(strstr(peer_say(&peer, "answer"), "overlaps"));
+}
+
+static struct uf_handover *handover;
+static _Atomic unsigned answered;
+
+static void *ask(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0;; i++) {
+		uint64_t size = 0;
+		char cause[128];
+
+		CHECK_EQ(uf_handover_size(handover, i % 2 ? "default" : "second", &size, cause, sizeof(cause)), 0);
+		CHECK_EQ(size, i % 2 ? PAGES * 4096 : 7 * 4096);
+		answered++;
+	}
+	return NULL;
+}
+
+TEST(answers_belong_to_their_questions,
+     "While workers are killed, what a program asks is answered, and each answer is to the question that it has asked.")
+{
+	char second[128];
+	pthread_t thread;
+
+	snprintf(second, sizeof(second), "second=file:%s", write_store("second", 2, 7));
+	START("--store", second, "--workers", "1");
+	CHECK_EQ(uf_handover_open(&handover, manager.socket, NULL, 0), 0);
+	CHECK_EQ(pthread_create(&thread, NULL, ask, NULL), 0);
+	for (unsigned i = 0; i < 100; i++) {
+		pid_t worker = manager_worker(&manager);
+		unsigned had = answered;
+
+		UNTIL(answered > had + i % 5);
+		CHECK_EQ(kill(worker, SIGKILL), 0);
+		UNTIL(manager_worker(&manager) != worker);
+	}
+}
+
+TEST(the_worker_outlives_the_supervisor, "When the supervisor is killed the worker serves its clients and ends with "
+                                         "the last; meanwhile another manager can have the sockets.")
+{
+	struct manager next = {.pid = 0};
+	char store[128];
+	pid_t worker;
+
+	snprintf(store, sizeof(store), "default=file:%s", write_store("next", 2, 64));
+	START(NULL);
+	worker = manager_worker(&manager);
+	peer_start(&peer);
+	peer_start(&other);
+	peer_give(&peer, &manager, 64, 0);
+	CHECK_EQ(kill(manager.pid, SIGKILL), 0);
+	CHECK_EQ(waitpid(manager.pid, NULL, 0), manager.pid);
+	EXPECT(&peer, "yes", "is 0 9 1 9");
+	UNTIL(!strcmp(peer_say(&other, "connect %s", manager.socket), "ECONNREFUSED"));
+	manager_wait(&manager, "the supervisor is gone", 1);
+	strcpy(next.socket, manager.socket);
+	strcpy(next.control, manager.control);
+	MANAGER(&next, "--store", store);
+	peer_give(&other, &next, 64, 0);
+	EXPECT(&other, "yes", "is 0 50 2 50");
+	EXPECT(&peer, "yes", "is 0 50 1 50");
+	peer_kill(&peer);
+	UNTIL(kill(worker, 0) && errno == ESRCH);
+	EXPECT(&other, "yes", "is 0 20 2 20");
+}
+
+TEST(an_orphan_ends_as_a_manager_does,
+     "A worker without a supervisor ends by SIGTERM, and what was not delivered is SIGBUS.")
+{
+	pid_t worker;
+
+	START(NULL);
+	worker = manager_worker(&manager);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 512, 0);
+	EXPECT(&peer, "yes", "is 0 9 1 9");
+	EXPECT(&peer, "done", "close");
+	CHECK_EQ(kill(manager.pid, SIGKILL), 0);
+	CHECK_EQ(waitpid(manager.pid, NULL, 0), manager.pid);
+	manager_wait(&manager, "the supervisor is gone", 1);
+	CHECK_EQ(kill(worker, SIGTERM), 0);
+	UNTIL(kill(worker, 0) && errno == ESRCH);
+	EXPECT(&peer, "bus", "is 0 500 1 500");
+	EXPECT(&peer, "yes", "is 0 9 1 9");
+}
+
+TEST(huge_pages_are_served,
+     "Regions of hugetlbfs with a page_size of 2 MiB, private and shared, hold the store's bytes.")
+{
+	static const char *const kinds[] = {"huge", "hugememfd"};
+
+	if (free_huge_pages() < 4)
+		SKIP("fewer than 4 huge pages");
+	START(NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		peer_start(&peer);
+		EXPECT(&peer, "0", "map %s 1024", kinds[i]);
+		EXPECT(&peer, "done", "connect %s", manager.socket);
+		EXPECT(&peer, "done",
+		       "give [{\"base_host_virt_addr\":@0,\"size\":4194304,\"offset\":2097152,\"page_size\":2097152}]");
+		for (unsigned k = 0; k < 1024; k += 73)
+			EXPECT(&peer, "yes", "is 0 %u 1 %u", k, 512 + k);
+		peer_kill(&peer);
+		manager_settled(&manager, 1000, 0);
+	}
 }

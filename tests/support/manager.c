@@ -283,21 +283,25 @@ static const char *take_regions(struct client *client, const struct handover_mes
 
 static void take_message(struct client *client, const struct handover_message *message)
 {
-	char line[128] = "ok\n";
+	char line[128], number[32] = "";
 	const char *reason = NULL;
+
+	if (message->numbered)
+		snprintf(number, sizeof(number), " #%llu", (unsigned long long)message->number);
+	snprintf(line, sizeof(line), "ok%s\n", number);
 
 	if (message->kind == HANDOVER_SIZE) {
 		const struct store *store = find_store(message->store);
 
 		if (store)
-			snprintf(line, sizeof(line), "ok %llu\n", (unsigned long long)store->size);
+			snprintf(line, sizeof(line), "ok%s %llu\n", number, (unsigned long long)store->size);
 		else
 			reason = "no such store";
 	} else {
 		reason = take_regions(client, message);
 	}
 	if (reason)
-		snprintf(line, sizeof(line), "error %s\n", reason);
+		snprintf(line, sizeof(line), "error%s %s\n", number, reason);
 	if (message->kind != HANDOVER_ARRAY)
 		answer(client, line);
 }

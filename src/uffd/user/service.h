@@ -37,7 +37,8 @@ bool user_service_name_of(int fd, char name[SERVICE_NAME_LEN + 1]);
 /* A request beside UFFDIO_*: the descriptor that an unread UFFD_EVENT_FORK speaks of, by the number in arg[0]; it comes with the answer. */
 #define SERVICE_CHILD 1
 
-#define STAGING_SIZE ((size_t)1 << 20)
+/* Bytes of one UFFDIO_COPY to another process: not less than a huge page, which only comes as a whole. */
+#define STAGING_SIZE ((size_t)2 << 20)
 
 /*
  * The answer to SERVICE_ATTACH; when err is 0, with the memfd of the pending table, and with the rope: while the monitor holds it too, the
