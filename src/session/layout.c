@@ -5,8 +5,8 @@
  * The kernel tells of a mapping that has moved, or ended, after it has let go of the address space. So while one thread is about to be told
  * of, another may have moved something to where its mapping was, and have been told of first. Where a mapping arrives at a place that is taken,
  * the one there must be gone already, and its own event is still to come: until then it is kept aside, at addresses that no process has. The
- * next event that tells of that place is its own. (Of two departures from one place, of which neither was told yet, it is not known which is
- * which: the order of their arrival is taken.)
+ * next event that tells of all of it is its own. (Where that is not so, because what has arrived is as large and departs before the other is told
+ * of, nobody can know: the kernel does not say whose event it is.)
  *
  * The child of a fork is told of nothing that departed before. So what it has from its parent may be there no more, and ends where
  * something arrives.
@@ -49,18 +49,23 @@ static int move_part(struct space *space, uint64_t from, uint64_t to, uint64_t l
 	return err ? err : space_move(space, from, to, len);
 }
 
-/* How much of [at, end) is kept aside, or, as *aside tells, is not. */
-static uint64_t part(const struct space *space, uint64_t at, uint64_t end, bool *aside)
+/*
+ * How much of [at, end), the rest of [from, end) that an event tells of, is alike: kept aside, or, as *aside tells, not. What departed did so as a
+ * whole, so an event that tells of a part of it only is of what has arrived there since.
+ */
+static uint64_t part(const struct space *space, uint64_t from, uint64_t at, uint64_t end, bool *aside)
 {
 	struct space_range range;
-	bool any = space_next(space, at | ASIDE, &range) && range.start < (end | ASIDE);
+	uint64_t until;
 
-	*aside = any && range.start <= (at | ASIDE);
-	if (!any)
+	*aside = false;
+	if (!space_next(space, at | ASIDE, &range) || range.start >= (end | ASIDE))
 		return end - at;
-	if (!*aside)
+	if (range.start > (at | ASIDE))
 		return range.start - (at | ASIDE);
-	return (range.start + range.len < (end | ASIDE) ? range.start + range.len : (end | ASIDE)) - (at | ASIDE);
+	until = range.start + range.len;
+	*aside = range.start >= (from | ASIDE) && until <= (end | ASIDE);
+	return (until < (end | ASIDE) ? until : (end | ASIDE)) - (at | ASIDE);
 }
 
 /* What lies where something is about to arrive. */
@@ -92,7 +97,7 @@ static int move(struct space *space, uint64_t from, uint64_t to, uint64_t len, b
 	for (uint64_t at = from, n; !err && at < end; at += n) {
 		bool aside;
 
-		n = part(space, at, end, &aside);
+		n = part(space, from, at, end, &aside);
 		err = move_part(space, aside ? at | ASIDE : at, to + (at - from), n);
 	}
 	return err;
@@ -137,7 +142,7 @@ static int unmap(struct space *space, uint64_t start, uint64_t len)
 	for (uint64_t at = start, n; !err && at < end; at += n) {
 		bool aside;
 
-		n = part(space, at, end, &aside);
+		n = part(space, start, at, end, &aside);
 		err = space_unmap(space, aside ? at | ASIDE : at, n);
 	}
 	return err;
