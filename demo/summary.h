@@ -20,6 +20,7 @@ struct phase_summary {
 	 * they were answered: each of them waited for it.
 	 */
 	struct hist latency;
+	double silence; /* seconds: the longest time without any answer that began in it, or, of STOPPED, reached into it */
 };
 
 /* Of the clients of one manager. */
@@ -32,7 +33,6 @@ struct fault_summary {
 struct summary {
 	struct phase_summary phases[PHASES];
 	struct hist during; /* from PRECOPY to POSTCOPY */
-	double silence;     /* seconds, around the stop, in which no client got an answer */
 	struct fault_summary first, refused, plain, prefetched;
 };
 

@@ -4,7 +4,7 @@
  *
  * Fills the server at SOURCE with the paragraphs of TEXT, and prints "filled DIGEST KEYS". Then it is told on its standard input what happens:
  *
- *	go     clients begin: of five requests four read a paragraph and one replaces it by another. Each has one request on its way
+ *	go     clients begin: of ten requests nine read a paragraph and one replaces it by another. Each has one request on its way
  *	move   a migration to DESTINATION begins. It is watched from here on until it is complete, and then "moved" is printed
  *	end    clients end. All keys are read once more, and "checked DIGEST REQUESTS" is printed: what the server must hold now
  *
@@ -204,7 +204,7 @@ static void add_random(struct connection *c)
 	struct model *model = &c->traffic->model;
 	size_t key = choose_key(c);
 
-	if ((c->random >> 40) % 5) {
+	if ((c->random >> 40) % 10) {
 		add_get(c, key);
 		return;
 	}
