@@ -224,12 +224,15 @@ static const char map_text[] = "Bytes of the store upwards, time to the right; a
 static int write_programs(struct report *report, struct demo *demo)
 {
 	bool twice = demo->summary.refused.clients;
-	char text[600];
+	char text[600], again[100] = "";
 	int err;
 
+	if (twice)
+		snprintf(again, sizeof(again), "; where the kernel's userfaultfd is refused, %zu of them did",
+		         fact_times(&demo->measured, "refused_same"));
 	snprintf(text, sizeof(text), "%s %s MiB. %zu of them got exactly what they get from the file itself%s.",
 	         programs_text, fact_text(&demo->measured, "store_mib", "?"), fact_times(&demo->measured, "first_same"),
-	         twice ? "; and so they did once more where the kernel's userfaultfd is refused" : "");
+	         again);
 	report_heading(report, "Eight programs that know nothing of page faults", text);
 	err = chart_faults(report, &demo->measured, "first", "Where and when pages were asked for", map_text);
 	if (!err && twice)
