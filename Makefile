@@ -28,6 +28,11 @@ check:
 	@scripts/deps all
 	@scripts/check
 
+# Long tests, and those that need more to be installed.
+check-full:
+	@scripts/deps full
+	@scripts/check --full
+
 bench: all
 	@scripts/bench $(ONLY)
 
@@ -41,4 +46,4 @@ format:
 clean:
 	rm -rf build
 
-.PHONY: all deps demo check bench install format clean
+.PHONY: all deps demo check check-full bench install format clean

@@ -15,10 +15,10 @@
 
 #include <userfault.h>
 
-/* What the memory held before it is gone may matter no less than what comes: the manager is to see both. */
+/* So that the manager learns what becomes of the memory, and can say that a page is lost. */
 static const struct uf_options options = {
 	.size = sizeof(options),
-	.wanted = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP,
+	.wanted = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_POISON,
 };
 
 static int hand_over(struct uf *uf, struct uf_handover *handover, void *memory, size_t len, char *cause, size_t size)

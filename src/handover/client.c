@@ -205,6 +205,12 @@ __attribute__((format(printf, 2, 3))) static void add(struct message *message, c
 	va_end(args);
 }
 
+/* An object, with a number of its own. */
+static void begin(struct message *message)
+{
+	add(message, "{\"number\":%llu,", (unsigned long long)++message->handover->number);
+}
+
 /* A name as a JSON string; it has been checked. */
 static void add_name(struct message *message, const char *key, const char *name)
 {
@@ -257,42 +263,86 @@ static int read_line(struct uf_handover *handover, char line[ANSWER_MAX], const 
 	return BROKEN(handover, cause, -EPROTO, "the manager's answer has no end");
 }
 
-/* number NULL: none is expected. */
-static int take_answer(struct uf_handover *handover, uint64_t *number, const struct cause *cause)
+/* A number that begins at *text, which is moved behind it; false: there is none. */
+static bool take_number(char **text, uint64_t *number)
 {
-	char line[ANSWER_MAX], *rest = line + 3;
-	int err = read_line(handover, line, cause);
+	char *c = *text;
+	uint64_t value = 0;
 
-	if (err)
-		return err;
-	if (!strncmp(line, "error ", 6)) {
-		for (char *c = line; *c; c++)
+	while (*c >= '0' && *c <= '9' && !__builtin_mul_overflow(value, 10, &value) &&
+	       !__builtin_add_overflow(value, (unsigned)(*c - '0'), &value))
+		c++;
+	if (c == *text)
+		return false;
+	*text = c;
+	*number = value;
+	return true;
+}
+
+enum answer { ANSWER_NONE, ANSWER_OK, ANSWER_ERROR };
+
+/*
+ * Takes a line apart: *number is that of the message which it answers, 0 where it tells none; *rest what follows, without the space before it,
+ * "" if there is nothing.
+ */
+static enum answer take_apart(char *line, uint64_t *number, char **rest)
+{
+	enum answer answer = !strncmp(line, "ok", 2)      ? ANSWER_OK
+	                     : !strncmp(line, "error", 5) ? ANSWER_ERROR
+	                                                  : ANSWER_NONE;
+
+	*rest = line + (answer == ANSWER_ERROR ? 5 : 2);
+	*number = 0;
+	if (answer && (*rest)[0] == ' ' && (*rest)[1] == '#') {
+		*rest += 2;
+		if (!take_number(rest, number))
+			return ANSWER_NONE;
+	}
+	if (answer && (*rest)[0] == ' ' && (*rest)[1])
+		++*rest;
+	else if (answer && ((*rest)[0] || answer == ANSWER_ERROR))
+		return ANSWER_NONE;
+	return answer;
+}
+
+/* value NULL: none is expected. */
+static int take_answer(struct uf_handover *handover, uint64_t *value, const struct cause *cause)
+{
+	char line[ANSWER_MAX], *rest;
+	uint64_t number;
+	enum answer answer;
+
+	/* A manager that was interrupted may have answered an earlier message twice. */
+	do {
+		int err = read_line(handover, line, cause);
+
+		if (err)
+			return err;
+		answer = take_apart(line, &number, &rest);
+	} while (answer && number && number < handover->number);
+	if (number > handover->number)
+		answer = ANSWER_NONE;
+	if (answer == ANSWER_ERROR) {
+		for (char *c = rest; *c; c++)
 			if (*c < ' ' || *c > '~')
 				*c = '?';
-		return because(cause, -EREMOTEIO, "%s", line + 6);
+		return because(cause, -EREMOTEIO, "%s", rest);
 	}
-	if (!number && !strcmp(line, "ok"))
+	if (answer == ANSWER_OK && !value && !*rest)
 		return 0;
-	if (number && !strncmp(line, "ok ", 3) && *rest >= '0' && *rest <= '9') {
-		unsigned long long value = 0;
-
-		while (*rest >= '0' && *rest <= '9' && !__builtin_mul_overflow(value, 10, &value) &&
-		       !__builtin_add_overflow(value, (unsigned)(*rest - '0'), &value))
-			rest++;
-		*number = value;
-		if (!*rest)
-			return 0;
-	}
+	if (answer == ANSWER_OK && value && take_number(&rest, value) && !*rest)
+		return 0;
 	return BROKEN(handover, cause, -EPROTO, "the manager's answer is none of this protocol");
 }
 
-static int finish(struct message *message, uint64_t *number)
+/* value NULL: the answer has none. */
+static int finish(struct message *message, uint64_t *value)
 {
 	flush(message);
 	/* Who refuses a message before its end and hangs up has said why. */
 	if (message->err && message->err != -ECONNRESET)
 		return message->err;
-	return take_answer(message->handover, number, message->cause);
+	return take_answer(message->handover, value, message->cause);
 }
 
 /* What is wrong with a connection before anything is sent. */
@@ -315,7 +365,7 @@ int uf_handover_size(struct uf_handover *handover, const char *store, uint64_t *
 	store = store ? store : "default";
 	if (!size || !is_name(store))
 		return because(&cause, -EINVAL, "a store has a name of 1 to %d printable bytes", UF_HANDOVER_NAME_MAX);
-	add(&message, "{");
+	begin(&message);
 	add_name(&message, "size", store);
 	add(&message, "}\n");
 	return finish(&message, size);
@@ -362,7 +412,7 @@ static int give_batch(struct uf_handover *handover, int fd, const struct uf_hand
 	struct message message = {
 		.handover = handover, .cause = cause, .end = now_ms() + UF_HANDOVER_TIMEOUT_MS, .pass = fd};
 
-	add(&message, "{");
+	begin(&message);
 	if (name) {
 		add_name(&message, "name", name);
 		add(&message, ",");

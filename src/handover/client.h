@@ -9,12 +9,14 @@
 #define HANDOVER_CLIENT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <userfault/handover.h>
 
 struct uf_handover {
 	int fd;
-	bool broken; /* requests and answers can no longer be told apart */
+	bool broken;     /* requests and answers can no longer be told apart */
+	uint64_t number; /* of the last message */
 };
 
 int handover_connect(struct uf_handover *handover, const char *socket_path, char *cause, size_t cause_size);

@@ -250,8 +250,14 @@ static int take_regions(struct reader *reader, const json_t *from, struct handov
 static int take_object(struct reader *reader, const json_t *from, struct handover_message *message)
 {
 	const json_t *regions = json_object_get(from, "regions"), *size = json_object_get(from, "size");
-	const json_t *name = json_object_get(from, "name");
+	const json_t *name = json_object_get(from, "name"), *number = json_object_get(from, "number");
 
+	if (number && (!json_is_integer(number) || json_integer_value(number) < 0))
+		return REFUSE(reader, "'number' is not a number from 0 to 2^63 - 1");
+	if (number) {
+		message->numbered = true;
+		message->number = (uint64_t)json_integer_value(number);
+	}
 	if (!regions == !size)
 		return REFUSE(reader, "an object has either 'regions' or 'size'");
 	if (name && take_text(name, message->name))
@@ -280,8 +286,10 @@ int handover_parse(struct handover_message *message, const char *text, size_t le
 		return refuse(cause, cause_size, -EINVAL, "not JSON: %s", error.text);
 	err = json_is_array(root) ? take_regions(&reader, root, message) : take_object(&reader, root, message);
 	json_decref(root);
-	if (err)
-		handover_free(message);
+	if (err) {
+		free(message->regions);
+		*message = (struct handover_message){.numbered = message->numbered, .number = message->number};
+	}
 	return err;
 }
 
@@ -291,6 +299,7 @@ ssize_t handover_next(struct handover_scan *scan, struct handover_message *messa
 	ssize_t end = handover_scan(scan, text, len, cause, cause_size);
 	int err;
 
+	*message = (struct handover_message){0};
 	if (end <= 0)
 		return end;
 	*scan = (struct handover_scan){0};

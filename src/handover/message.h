@@ -47,6 +47,8 @@ struct handover_message {
 	size_t count;                      /* 1 to HANDOVER_REGIONS_MAX; 0 with HANDOVER_SIZE */
 	char name[HANDOVER_NAME_MAX + 1];  /* of the client, or "" */
 	char store[HANDOVER_NAME_MAX + 1]; /* HANDOVER_SIZE: whose */
+	bool numbered;                     /* it has a number, which its answer has too */
+	uint64_t number;
 };
 
 /* How far a message has been looked at. All zeros: not at all, and so again after each message. */
@@ -71,11 +73,12 @@ ssize_t handover_scan(struct handover_scan *scan, const char *text, size_t len, 
 /*
  * handover_parse - a whole message
  *
- * 0, and it is to be freed with handover_free(); or -EINVAL, -ENOMEM, and `cause` (not NULL) has one printable line that tells why.
+ * 0, and it is to be freed with handover_free(); or -EINVAL, -ENOMEM, and `cause` (not NULL) has one printable line that tells why. Of what is
+ * refused the number is there nevertheless, if it could be read, and nothing else.
  */
 int handover_parse(struct handover_message *message, const char *text, size_t len, char *cause, size_t cause_size);
 
-/* As handover_scan(); > 0: *message has been filled in, and `scan` is at the beginning again. */
+/* As handover_scan(); > 0: *message has been filled in, and `scan` is at the beginning again. < 0: of *message the number alone. */
 ssize_t handover_next(struct handover_scan *scan, struct handover_message *message, const char *text, size_t len,
                       char *cause, size_t cause_size);
 

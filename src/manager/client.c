@@ -131,7 +131,7 @@ static int replay(struct client *client)
 			err = space_remove(client->space, entry->a, entry->b);
 			break;
 		case BOOK_EVENT:
-			session_apply(client->space, &entry->msg);
+			session_apply(client->space, &entry->msg, client->record->features);
 			break;
 		case BOOK_FORK:
 			family_make(client, client->space, i);
@@ -317,6 +317,8 @@ static void done(void *arg, const struct session_done *done_)
 {
 	struct client *client = arg;
 
+	if (done_->origin == ORIGIN_AT_HAND || done_->origin == ORIGIN_STORE)
+		stores_count(&client->thread->worker->stores, done_->store, done_->len);
 	record_done(client->recorder, done_);
 }
 
@@ -357,6 +359,12 @@ static void wake_all(struct client *client)
 		uf_wake(client->uf, pointer(range.start), range.len);
 }
 
+/* Whether what is lost can be SIGBUS. The program need not have asked for that; what the kernel knows it refuses for want of an argument. */
+static bool can_poison(const struct client *client)
+{
+	return client->user || raw_ioctl(uf_fd(client->uf), UFFDIO_POISON, NULL) != -EINVAL;
+}
+
 static int begin_session(struct client *client)
 {
 	struct session_options options = {
@@ -366,6 +374,7 @@ static int begin_session(struct client *client)
 		.waits = client->user,
 		.vanishes = true,
 		.elsewhere = true,
+		.poisons = can_poison(client),
 		.threads = 1,
 		.buffers = client->user ? NULL : &client->thread->worker->buffers,
 		.space = client->space,
@@ -399,6 +408,8 @@ static int begin_serving(struct client *client)
 	size_t count = list_regions(client, &regions);
 	int err;
 
+	/* Before there is any event. */
+	client->record->features = uf_features(client->uf);
 	client->recorder = record_begin(client);
 	for (struct client_source *source = client->sources; source && client->recorder; source = source->next)
 		record_source(client->recorder, source);
@@ -672,6 +683,8 @@ void client_show(struct client *client, struct status_client *out)
 	out->prefetched = atomic_load_explicit(&stats->ahead, memory_order_relaxed);
 	out->poisoned = atomic_load_explicit(&stats->poisoned, memory_order_relaxed);
 	out->waits = atomic_load_explicit(&stats->waits, memory_order_relaxed);
+	out->outstanding = atomic_load_explicit(&client->session.in_flight[0], memory_order_relaxed) +
+	                   atomic_load_explicit(&client->session.in_flight[1], memory_order_relaxed);
 	out->resident = atomic_load_explicit(&stats->present, memory_order_relaxed);
 	for (unsigned i = 0; i < ORIGINS; i++)
 		out->resolved[sources[i]] = atomic_load_explicit(&stats->origin[i], memory_order_relaxed);

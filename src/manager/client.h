@@ -118,7 +118,7 @@ void family_make(struct client *parent, const struct space *space, uint64_t inde
 uint64_t family_count(const struct space *space);
 void family_write(const struct space *space, void (*entry)(void *arg, const struct book_entry *entry), void *arg);
 
-/* Makes all pages of the space that were not delivered SIGBUS. */
-void family_poison(struct uf *uf, const struct space *space);
+/* Makes all pages of the space that were not delivered SIGBUS. 0; -EAGAIN: a layout event has to be read first, and then all of it again. */
+int family_poison(struct uf *uf, const struct space *space);
 
 #endif

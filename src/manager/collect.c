@@ -68,6 +68,8 @@ static int collect(void *arg, struct status *status)
 		}
 		status_set_name(out->name, store->name);
 		out->size = store->size;
+		out->reads = atomic_load_explicit(&store->reads, memory_order_relaxed);
+		out->read_bytes = atomic_load_explicit(&store->read_bytes, memory_order_relaxed);
 		out->failures = atomic_load_explicit(&store->failures, memory_order_relaxed);
 	}
 	for (unsigned i = 0; i < journal->threads && !err; i++)

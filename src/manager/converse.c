@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What a client says on its connection: userfault-handover(5). */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -15,18 +14,15 @@
 /* Received in one turn, so that whoever talks without end holds up nobody else. */
 #define RECEIVES 4
 
-/* One line. A client that does not read it has no more to say to us. */
-static void answer(struct client *client, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void answer(struct client *client, const char *format, ...)
+/* One line to a message, NULL being what is none. A client that does not read it has no more to say to us. */
+static void answer(struct client *client, const struct handover_message *message, const char *what, const char *rest)
 {
-	int connection = atomic_load(&client->record->connection);
-	char line[320];
-	va_list args;
-	int len;
+	int connection = atomic_load(&client->record->connection), len;
+	char line[320], number[32] = "";
 
-	va_start(args, format);
-	len = vsnprintf(line, sizeof(line) - 1, format, args);
-	va_end(args);
+	if (message && message->numbered)
+		snprintf(number, sizeof(number), " #%llu", (unsigned long long)message->number);
+	len = snprintf(line, sizeof(line) - 1, "%s%s%s%s", what, number, *rest ? " " : "", rest);
 	if (len < 0 || connection < 0)
 		return;
 	len = len < (int)sizeof(line) - 1 ? len : (int)sizeof(line) - 2;
@@ -43,10 +39,10 @@ static void close_connection(struct client *client)
 		client_end(client, "it hung up before it had handed over");
 }
 
-static void refuse(struct client *client, const char *cause)
+static void refuse(struct client *client, const struct handover_message *message, const char *cause)
 {
 	if (!client->silent)
-		answer(client, "error %s", cause);
+		answer(client, message, "error", cause);
 	if (client->stage == CLIENT_MEETING)
 		client_end(client, cause);
 	else
@@ -128,21 +124,28 @@ static int begin(struct client *client, const struct handover_message *message, 
 	return 0;
 }
 
-static void handle(struct client *client, const struct handover_message *message)
+static void tell_size(struct client *client, const struct handover_message *message)
 {
 	const struct stores *stores = &client->thread->worker->stores;
+	int store = stores_find(stores, message->store);
+	char rest[128];
+
+	if (store < 0)
+		snprintf(rest, sizeof(rest), "there is no store %s", message->store);
+	else
+		snprintf(rest, sizeof(rest), "%llu", (unsigned long long)stores->list[store].size);
+	answer(client, message, store < 0 ? "error" : "ok", rest);
+}
+
+static void handle(struct client *client, const struct handover_message *message)
+{
 	bool silent = message->kind == HANDOVER_ARRAY;
 	char cause[256];
 	int err;
 
 	client->silent |= silent;
 	if (message->kind == HANDOVER_SIZE) {
-		int store = stores_find(stores, message->store);
-
-		if (store < 0)
-			answer(client, "error there is no store %s", message->store);
-		else
-			answer(client, "ok %llu", (unsigned long long)stores->list[store].size);
+		tell_size(client, message);
 		return;
 	}
 	err = add_regions(client, message, cause, sizeof(cause));
@@ -151,9 +154,9 @@ static void handle(struct client *client, const struct handover_message *message
 	if (err == -EAGAIN)
 		client_put_off(client);
 	if (err && !client->put_off)
-		refuse(client, cause);
+		refuse(client, message, cause);
 	else if (!err && !silent)
-		answer(client, "ok");
+		answer(client, message, "ok", "");
 }
 
 /* What has been received, message by message, until one is not complete. */
@@ -169,7 +172,7 @@ static void understand(struct client *client)
 		if (!n)
 			return;
 		if (n < 0) {
-			refuse(client, cause);
+			refuse(client, &message, cause);
 			if (client->stage != CLIENT_OVER)
 				close_connection(client);
 			return;
@@ -211,7 +214,7 @@ void client_converse(struct client *client)
 		if (client->put_off)
 			return;
 		if (n == -ENOBUFS) {
-			refuse(client, "the message is too long");
+			refuse(client, NULL, "the message is too long");
 			n = 0;
 		}
 		if (n <= 0 && client->stage != CLIENT_OVER) {

@@ -76,40 +76,56 @@ static bool is_owed(uint8_t byte)
 	return state == SPACE_MISSING || state == SPACE_FILLING || state == SPACE_LOST;
 }
 
-/* What is there already stays; a page of which nothing was known is one of those. */
-static void poison_run(struct uf *uf, uint64_t from, uint64_t to)
+/*
+ * What is there already stays; a page of which nothing was known is one of those. The kernel refuses as a whole what lies in more than one
+ * mapping, or partly in none: then it is tried in halves. Of hugetlbfs it wants whole units.
+ */
+static int poison_run(struct uf *uf, uint64_t from, uint64_t to, uint64_t unit)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), most = to - from;
 
 	while (from < to) {
-		ssize_t n = uf_poison(uf, pointer(from), to - from, 0);
+		uint64_t len = to - from < most ? to - from : most;
+		ssize_t n = uf_poison(uf, pointer(from), len, 0);
 
-		if (n == -EEXIST)
+		if (n == -EAGAIN || n == -ESRCH)
+			return n == -EAGAIN ? -EAGAIN : 0;
+		if (n == -EINVAL && from % unit)
+			n = (ssize_t)(unit - from % unit);
+		else if (n == -EINVAL && len % unit && len > unit)
+			most = len - len % unit;
+		else if (n == -ENOENT && len > page)
+			most = len / 2 & ~(page - 1);
+		else if (n < 0)
 			n = (ssize_t)page;
 		if (n <= 0)
-			return;
+			continue;
 		from += (uint64_t)n;
+		most = to - from;
 	}
+	return 0;
 }
 
-void family_poison(struct uf *uf, const struct space *space)
+int family_poison(struct uf *uf, const struct space *space)
 {
 	struct space_range range;
+	int err = 0;
 
-	for (uint64_t at = 0; space_next(space, at, &range); at = range.start + range.len) {
+	for (uint64_t at = 0; !err && space_next(space, at, &range); at = range.start + range.len) {
 		uint64_t end = range.start + range.len, from = 0;
 
-		for (uint64_t page = range.start; page <= end; page += range.unit) {
+		for (uint64_t page = range.start; !err && page <= end; page += range.unit) {
 			bool owed = page < end && is_owed(atomic_load(state_at(&range, page)));
 
 			if (owed && !from)
 				from = page;
 			if (!owed && from) {
-				poison_run(uf, from, page);
+				err = poison_run(uf, from, page, range.unit);
 				from = 0;
 			}
 		}
 	}
+	return err;
 }
 
 /* The child. */
@@ -145,6 +161,17 @@ static int write_book(const struct space *space)
 	return copying.err;
 }
 
+/* What it has done already stands in the way: nobody else hears of it. One that does so without end is its own loss. */
+static void poison_child(struct uf *uf, const struct space *space)
+{
+	for (unsigned i = 0; family_poison(uf, space) == -EAGAIN && i < 1000; i++) {
+		struct uffd_msg msg;
+
+		if (uf_read(uf, &msg, 1) == 1 && msg.event == UFFD_EVENT_FORK)
+			close((int)msg.arg.fork.ufd);
+	}
+}
+
 /*
  * Nobody will serve it. Its descriptor must not be closed before its pages are lost: they would be zeros; nor before the log is done with it:
  * by then its number may be another's.
@@ -157,7 +184,7 @@ static void refuse(struct client *parent, const struct space *space, uint64_t in
 	say(LOG_ERROR, "client %llu: its child is not served: %s", (unsigned long long)parent->record->id,
 	    err == -EAGAIN ? "there are too many clients" : strerror(-err));
 	if (!uf_adopt(&uf, fd))
-		family_poison(uf, space);
+		poison_child(uf, space);
 	book_forked(&parent->book, index);
 	if (uf)
 		uf_close(uf);

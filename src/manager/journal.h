@@ -44,6 +44,7 @@ struct journal_client {
 	_Atomic int book;       /* memfd: book.h */
 	uint64_t id;            /* never used again; not 0 */
 	uint64_t parent, fork;  /* of a forked child: its parent's id, and the id of the entry that told of it */
+	uint64_t features;      /* of the object: which events its log may have */
 	uint64_t since;         /* CLOCK_MONOTONIC, ns */
 	pid_t pid;              /* of whoever connected; 0: not known */
 	uid_t uid;

@@ -13,8 +13,8 @@
 struct named_store {
 	char *name;
 	struct uf_store *store;
-	uint64_t size; /* bytes */
-	_Atomic uint64_t failures;
+	uint64_t size;                                /* bytes */
+	_Atomic uint64_t reads, read_bytes, failures; /* fetches for clients; attempts that failed */
 };
 
 /* A store's number is its place on the command line, so that it is the same for each worker. */
@@ -30,6 +30,9 @@ void stores_close(struct stores *stores);
 
 /* The number of a store; -1: there is none of this name. */
 int stores_find(const struct stores *stores, const char *name);
+
+/* So much was read from it for a client. Any thread; a store that is not one of these is passed over. */
+void stores_count(struct stores *stores, const struct uf_store *store, uint64_t bytes);
 
 /* NAME=URI: 0, and where the URI begins; -EINVAL: it is not of that form, or not a name. */
 int stores_split(const char *spec, size_t *name_len);

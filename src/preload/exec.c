@@ -4,10 +4,13 @@
  * but libc's own functions call each other without coming by here, so each is wrapped.
  */
 #include <alloca.h>
+#include <fcntl.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "preload/map.h"
 #include "preload/next.h"
 #include "preload/settings.h"
 
@@ -15,13 +18,23 @@
 #define TEXT              4096
 #define ENVIRONMENT(envp) settings_environment(envp, alloca(settings_room(envp) * sizeof(char *)), alloca(TEXT), TEXT)
 
+/* The kernel would run what lies at the path itself. */
+static bool is_served(const char *path)
+{
+	return map_any() && map_find(AT_FDCWD, path, 0);
+}
+
 WRAP(int, execve, (const char *path, char *const argv[], char *const envp[]))
 {
+	if (is_served(path))
+		return (int)as_libc(-EACCES);
 	return NEXT(execve)(path, argv, ENVIRONMENT(envp));
 }
 
 WRAP(int, execvpe, (const char *file, char *const argv[], char *const envp[]))
 {
+	if (strchr(file, '/') && is_served(file))
+		return (int)as_libc(-EACCES);
 	return NEXT(execvpe)(file, argv, ENVIRONMENT(envp));
 }
 
@@ -99,6 +112,8 @@ WRAP(int, posix_spawn,
      (pid_t *restrict pid, const char *restrict path, const posix_spawn_file_actions_t *restrict actions,
       const posix_spawnattr_t *restrict attr, char *const argv[restrict], char *const envp[restrict]))
 {
+	if (is_served(path))
+		return EACCES;
 	return NEXT(posix_spawn)(pid, path, actions, attr, argv, ENVIRONMENT(envp));
 }
 
@@ -106,5 +121,7 @@ WRAP(int, posix_spawnp,
      (pid_t *restrict pid, const char *restrict file, const posix_spawn_file_actions_t *restrict actions,
       const posix_spawnattr_t *restrict attr, char *const argv[restrict], char *const envp[restrict]))
 {
+	if (strchr(file, '/') && is_served(file))
+		return EACCES;
 	return NEXT(posix_spawnp)(pid, file, actions, attr, argv, ENVIRONMENT(envp));
 }

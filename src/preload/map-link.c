@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,13 +31,13 @@ static struct {
  * The object.
  */
 
-static int enable(struct uf *uf)
+static int enable(struct uf *uf, uint64_t features)
 {
-	struct uffdio_api api = {.api = UFFD_API, .features = FEATURES};
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
 	int err = uf->ops->ioctl(uf, UFFDIO_API, &api);
 
 	if (!err)
-		uf->features = FEATURES;
+		uf->features = features;
 	return err;
 }
 
@@ -65,7 +64,7 @@ static void close_object(struct uf *uf)
 	}
 }
 
-static int open_object(const struct uf_engine_ops *ops, enum uf_way way)
+static int open_with(const struct uf_engine_ops *ops, enum uf_way way, uint64_t features)
 {
 	struct uf *uf = &link_.uf;
 	void *state = NULL;
@@ -75,12 +74,20 @@ static int open_object(const struct uf_engine_ops *ops, enum uf_way way)
 		return fd;
 	*uf = (struct uf){.ops = ops, .fd = fd, .way = way, .state = state};
 	keep(uf);
-	err = enable(uf);
+	err = enable(uf, features);
 	if (!err && ops->share)
 		err = ops->share(uf);
 	if (err)
 		close_object(uf);
 	return err;
+}
+
+/* What cannot be had is poisoned, from Linux 6.6 on. A request that asks for too much spoils the object (userfault-ioctl(2)). */
+static int open_object(const struct uf_engine_ops *ops, enum uf_way way)
+{
+	int err = open_with(ops, way, FEATURES | UFFD_FEATURE_POISON);
+
+	return err == -EINVAL ? open_with(ops, way, FEATURES) : err;
 }
 
 /* A process that has less rights than its parent had may have to be content with the user engine. */
@@ -161,6 +168,13 @@ static int register_range(const struct map_range *range)
 	return link_.uf.ops->ioctl(&link_.uf, UFFDIO_REGISTER, &reg);
 }
 
+static void unregister_range(const struct map_range *range)
+{
+	struct uffdio_range all = {range->start, range->end - range->start};
+
+	link_.uf.ops->ioctl(&link_.uf, UFFDIO_UNREGISTER, &all);
+}
+
 static int give(const struct map_range *range)
 {
 	const struct uf_handover_region region = {
@@ -196,7 +210,11 @@ int map_link_give(const struct map_range *range)
 		tell("%s: a mapping cannot be registered: %s", range->file->path, strerrordesc_np(-err));
 		return -ENODEV;
 	}
-	return give(range);
+	err = give(range);
+	/* Nobody reads its events: it could not even be unmapped. */
+	if (err)
+		unregister_range(range);
+	return err;
 }
 
 bool map_link_hides(void)

@@ -5,12 +5,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/lock.h"
 #include "preload/map.h"
 #include "preload/next.h"
 
@@ -20,8 +20,8 @@ struct stream {
 	int fd;
 };
 
-/* All of them, for fileno(3). */
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+/* All of them, for fileno(3). A lock that a thread of the parent held at a fork is taken over in the child. */
+static struct lock lock;
 static struct stream *streams;
 
 static ssize_t stream_read(void *cookie, char *buf, size_t size)
@@ -60,13 +60,15 @@ static int stream_seek(void *cookie, off64_t *offset, int whence)
 static int stream_close(void *cookie)
 {
 	struct stream *stream = cookie, **at = &streams;
+	signal_mask before = block_signals();
 	int result;
 
-	pthread_mutex_lock(&mutex);
+	lock_take(&lock);
 	while (*at != stream)
 		at = &(*at)->next;
 	*at = stream->next;
-	pthread_mutex_unlock(&mutex);
+	lock_release(&lock);
+	restore_signals(before);
 	result = close(stream->fd);
 	free(stream);
 	return result;
@@ -78,6 +80,7 @@ static FILE *make_stream(int fd, const char *mode)
 	static const cookie_io_functions_t functions = {stream_read, stream_write, stream_seek, stream_close};
 	struct stream *stream = malloc(sizeof(*stream));
 	FILE *file = stream ? fopencookie(stream, mode, functions) : NULL;
+	signal_mask before;
 
 	if (!file) {
 		free(stream);
@@ -85,10 +88,12 @@ static FILE *make_stream(int fd, const char *mode)
 	}
 	stream->fd = fd;
 	stream->file = file;
-	pthread_mutex_lock(&mutex);
+	before = block_signals();
+	lock_take(&lock);
 	stream->next = streams;
 	streams = stream;
-	pthread_mutex_unlock(&mutex);
+	lock_release(&lock);
+	restore_signals(before);
 	return file;
 }
 
@@ -166,6 +171,15 @@ WRAP(FILE *, fdopen, (int fd, const char *mode))
 	return make_stream(fd, mode);
 }
 
+/* A program that is executed with such a file for its standard input: libc has made the stream already. */
+__attribute__((constructor)) static void replace_stdin(void)
+{
+	FILE *file = map_of_fd(STDIN_FILENO, NULL) ? make_stream(STDIN_FILENO, "r") : NULL;
+
+	if (file)
+		stdin = file;
+}
+
 /* The stream stays the same one, and so cannot become one of ours. */
 static bool refuses(const char *path)
 {
@@ -188,15 +202,18 @@ WRAP(FILE *, freopen64, (const char *path, const char *mode, FILE *file))
 static int number_of(const FILE *file)
 {
 	const struct stream *stream;
+	signal_mask before;
 	int fd;
 
 	if (!map_any())
 		return -1;
-	pthread_mutex_lock(&mutex);
+	before = block_signals();
+	lock_take(&lock);
 	for (stream = streams; stream && stream->file != file; stream = stream->next)
 		;
 	fd = stream ? stream->fd : -1;
-	pthread_mutex_unlock(&mutex);
+	lock_release(&lock);
+	restore_signals(before);
 	return fd;
 }
 

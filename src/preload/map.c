@@ -97,8 +97,11 @@ static bool take_file(char **at, struct map_file *file)
 	return true;
 }
 
-/* What `run` has written (settings.h). Anything else is a mistake of whoever sets it by hand: then there are no files. */
-__attribute__((constructor)) static void read_maps(void)
+/*
+ * What `run` has written (settings.h). Anything else is a mistake of whoever sets it by hand: then there are no files. Before others, which
+ * look whether there are any.
+ */
+__attribute__((constructor(200))) static void read_maps(void)
 {
 	const char *value = getenv(SETTING_MAP);
 	char *at, *number, *started;

@@ -198,12 +198,34 @@ static enum step present(struct session *session, const struct space_range *rang
 	return STEP_DONE;
 }
 
+/* A page that has been asked for so long, ns, although nothing is known of it. */
+#define STRAY 2000000000u
+
+/*
+ * It is registered, or its faults would not come; and it is in no range, or it would not be a stray. An event that explains that would have come by
+ * now. Whoever touches it gets a signal, and does not wait, and fault, for ever.
+ */
+static void give_up_stray(struct session *session, uint64_t page)
+{
+	struct session_stray *stray = &session->strays[page / session->page % 8];
+	uint64_t now = now_ns();
+
+	if (atomic_load_explicit(&stray->page, memory_order_relaxed) != page) {
+		atomic_store_explicit(&stray->page, page, memory_order_relaxed);
+		atomic_store_explicit(&stray->since, now, memory_order_relaxed);
+		return;
+	}
+	if (now - atomic_load_explicit(&stray->since, memory_order_relaxed) > STRAY)
+		fill_poison(session, page, session->page);
+}
+
 /*
  * Unmapped meanwhile: the access finds what there is now. It may be to any part of a unit, of which nothing is known any more; who is woken for
  * nothing comes again.
  */
 static void wake_around(struct session *session, uint64_t addr)
 {
+	give_up_stray(session, addr & ~(session->page - 1));
 	uf_wake(session->uf, pointer(addr & ~(session->page - 1)), session->page);
 	uf_wake(session->uf, pointer(addr & ~(BUFFER_LARGE - 1)), BUFFER_LARGE);
 }

@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: MIT
-/* What layout events do to a space. Contract: session_apply() in session.h. */
+/*
+ * What layout events do to a space. Contract: session_apply() in session.h.
+ *
+ * The kernel tells of a mapping that has moved, or ended, after it has let go of the address space. So while one thread is about to be told
+ * of, another may have moved something to where its mapping was, and have been told of first. Where a mapping arrives at a place that is taken,
+ * the one there must be gone already, and its own event is still to come: until then it is kept aside, at addresses that no process has. The
+ * next event that tells of that place is its own. (Of two departures from one place, of which neither was told yet, it is not known which is
+ * which: the order of their arrival is taken.)
+ */
 #include <errno.h>
 #include <unistd.h>
 
 #include "session/session.h"
+
+#define ASIDE ((uint64_t)1 << 62)
 
 static uint64_t system_page(void)
 {
@@ -26,18 +36,62 @@ static int make_ends(struct space *space, uint64_t start, uint64_t len)
 }
 
 /* No multiple of its unit lies between the two places: the units become pages. */
-static int move(struct space *space, uint64_t from, uint64_t to, uint64_t len)
+static int move_part(struct space *space, uint64_t from, uint64_t to, uint64_t len)
 {
-	int err = make_ends(space, from, len);
+	int err = space_move(space, from, to, len);
 
-	if (!err)
-		err = make_ends(space, to, len);
-	if (!err)
-		err = space_move(space, from, to, len);
 	if (err != -EINVAL)
 		return err;
 	err = space_refine(space, from, len, system_page());
 	return err ? err : space_move(space, from, to, len);
+}
+
+/* How much of [at, end) is kept aside, or, as *aside tells, is not. */
+static uint64_t part(const struct space *space, uint64_t at, uint64_t end, bool *aside)
+{
+	struct space_range range;
+	bool any = space_next(space, at | ASIDE, &range) && range.start < (end | ASIDE);
+
+	*aside = any && range.start <= (at | ASIDE);
+	if (!any)
+		return end - at;
+	if (!*aside)
+		return range.start - (at | ASIDE);
+	return (range.start + range.len < (end | ASIDE) ? range.start + range.len : (end | ASIDE)) - (at | ASIDE);
+}
+
+/* What lies where something is about to arrive. */
+static int put_aside(struct space *space, uint64_t start, uint64_t len)
+{
+	struct space_range range;
+	int err = 0;
+
+	for (uint64_t at = start; !err && space_next(space, at, &range) && range.start < start + len;) {
+		uint64_t from = range.start > start ? range.start : start;
+		uint64_t to = range.start + range.len < start + len ? range.start + range.len : start + len;
+
+		err = move_part(space, from, from | ASIDE, to - from);
+		at = to;
+	}
+	return err;
+}
+
+static int move(struct space *space, uint64_t from, uint64_t to, uint64_t len, bool departures)
+{
+	uint64_t end = from + len;
+	int err = make_ends(space, from, len);
+
+	if (!err)
+		err = make_ends(space, to, len);
+	if (!err && departures)
+		err = put_aside(space, to, len);
+	for (uint64_t at = from, n; !err && at < end; at += n) {
+		bool aside;
+
+		n = part(space, at, end, &aside);
+		err = move_part(space, aside ? at | ASIDE : at, to + (at - from), n);
+	}
+	return err;
 }
 
 /* Pages whose source brings them again: as if they had been mapped anew, so that what is on its way finds them changed. */
@@ -73,12 +127,19 @@ static int remove_pages(struct space *space, uint64_t start, uint64_t len)
 
 static int unmap(struct space *space, uint64_t start, uint64_t len)
 {
+	uint64_t end = start + len;
 	int err = make_ends(space, start, len);
 
-	return err ? err : space_unmap(space, start, len);
+	for (uint64_t at = start, n; !err && at < end; at += n) {
+		bool aside;
+
+		n = part(space, at, end, &aside);
+		err = space_unmap(space, aside ? at | ASIDE : at, n);
+	}
+	return err;
 }
 
-int session_apply(struct space *space, const struct uffd_msg *msg)
+int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features)
 {
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
@@ -86,7 +147,8 @@ int session_apply(struct space *space, const struct uffd_msg *msg)
 	case UFFD_EVENT_UNMAP:
 		return unmap(space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
 	case UFFD_EVENT_REMAP:
-		return move(space, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
+		return move(space, msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len,
+		            features & UFFD_FEATURE_EVENT_UNMAP);
 	default:
 		return 0;
 	}

@@ -352,7 +352,7 @@ static void apply_event(struct session *session, const struct uffd_msg *msg)
 		discount(session, msg->arg.remove.start, msg->arg.remove.end);
 	if (msg->event == UFFD_EVENT_REMAP)
 		discount(session, msg->arg.remap.to, msg->arg.remap.to + msg->arg.remap.len);
-	while (session_apply(session->space, msg) == -ENOMEM)
+	while (session_apply(session->space, msg, uf_features(session->uf)) == -ENOMEM)
 		raw_syscall3(SYS_sched_yield, 0, 0, 0);
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);

@@ -437,7 +437,7 @@ int session_open(struct session *session, struct uf *uf, const struct session_op
 	                            .end = -1,
 	                            .page = (uint64_t)sysconf(_SC_PAGESIZE)};
 	session->can_protect = uf_features(uf) & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-	session->can_poison = uf_features(uf) & UFFD_FEATURE_POISON;
+	session->can_poison = options->poisons || (uf_features(uf) & UFFD_FEATURE_POISON);
 	pthread_mutex_init(&session->change, NULL);
 	pthread_mutex_init(&session->settling, NULL);
 	if (!options->buffers)

@@ -73,9 +73,10 @@ enum session_origin {
 
 /* What was put in place, or could not be. */
 struct session_done {
-	uint64_t addr, len; /* bytes; len 0: it was there */
-	uint64_t offset;    /* in its source */
-	uint64_t start_ns;  /* when the fault was noticed; 0: nobody asked for it */
+	uint64_t addr, len;           /* bytes; len 0: it was there */
+	const struct uf_store *store; /* NULL: none */
+	uint64_t offset;              /* in it */
+	uint64_t start_ns;            /* when the fault was noticed; 0: nobody asked for it */
 	enum session_origin origin;
 	bool write, lost;
 };
@@ -140,6 +141,7 @@ struct session_options {
 	bool driven;        /* no threads: the owner calls session_turn() */
 	bool elsewhere; /* the memory is another process's: no signal handler here can touch it, so signals are left as they are */
 	bool waits; /* fetches are made by the loop itself: whoever delivers pages may have to wait for the program that is served */
+	bool poisons;                    /* what is lost can be poisoned, whether its owner has asked for that or not */
 	bool vanishes;                   /* pages may go without an event, as after MADV_FREE; they are zeros then */
 	unsigned threads;                /* of the loop; 0: 1 */
 	unsigned later_ms;               /* until what failed is tried again; 0: a second */
@@ -161,6 +163,11 @@ struct session_post {
 	uint64_t len; /* to be brought; 0: it is a fault */
 	bool write;
 	enum session_when when;
+};
+
+/* A page that is touched again and again, and of which nothing is known. */
+struct session_stray {
+	_Atomic uint64_t page, since; /* ns: of the first of these touches */
 };
 
 /* What the loop keeps: of the thread that hears the bell, or of whoever drives it. */
@@ -196,6 +203,7 @@ struct session {
 	pthread_t *threads;
 	unsigned started;
 
+	struct session_stray strays[8]; /* by their addresses */
 	struct session_stats stats;
 };
 
@@ -220,9 +228,10 @@ int session_turn(struct session *session, bool messages);
 /*
  * session_apply - what a layout event does to a space of which every range has a source (layout.c)
  *
- * The same now, and from a record of what was. 0, or -ENOMEM: perhaps done in part, to be tried again.
+ * The same now, and from a record of what was. `features` of the object: which events there are. Ranges whose own event is still to come are
+ * kept at addresses from 2^62 on. 0, or -ENOMEM: perhaps done in part, to be tried again.
  */
-int session_apply(struct space *space, const struct uffd_msg *msg);
+int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features);
 
 /* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
 signal_mask session_change_begin(struct session *session);

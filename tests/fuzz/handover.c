@@ -38,6 +38,7 @@ static void check(const struct handover_message *message)
 {
 	check_name(message->name);
 	check_name(message->store);
+	MUST(message->numbered ? message->kind != HANDOVER_ARRAY && message->number <= INT64_MAX : !message->number);
 	MUST(message->kind == HANDOVER_SIZE ? !message->count && message->store[0] : message->count > 0);
 	MUST(message->count <= HANDOVER_REGIONS_MAX);
 	for (size_t i = 0; i < message->count; i++) {

@@ -3,7 +3,8 @@
 # map.sh BUILD ENGINE USER there|absent COMMAND... - the command under `userfault run --map`, with $MAPPED, $BROKEN and $MODEL (mapped.c)
 #
 # ENGINE is kernel, user, or refused: auto, with the kernel's userfaultfd refused. USER is root, for whoever calls, or nobody. What is
-# mapped either is there, with bytes that must neither be seen nor change, or is not.
+# mapped either is there, with bytes that must neither be seen nor change, or is not. The manager is that of the tests, or with MAP_MANAGER=serve
+# the real one.
 set -eu
 build=$1 engine=$2 user=$3 there=$4
 shift 4
@@ -37,9 +38,24 @@ if [ "$engine" = refused ]; then
 	choice=auto
 fi
 cd "$dir/work"
+run=("${before[@]}" "$dir/build/userfault" run --engine "$choice" --manager socket --map "$MAPPED=default" --map "$BROKEN=broken" --)
 status=0
-"${as[@]}" "$dir/build/manager" "$dir/work/socket" default=model broken="model,bad=8192" -- "${before[@]}" "$dir/build/userfault" run \
-	--engine "$choice" --manager socket --map "$MAPPED=default" --map "$BROKEN=broken" -- "$command" "$@" || status=$?
+if [ "${MAP_MANAGER-}" = serve ]; then
+	# A file that is cut while it is served has lost its pages.
+	cp model cut
+	"${as[@]}" "$dir/build/userfault" serve --listen "$dir/work/socket" --control none --store default="file:$dir/work/model" \
+		--store broken="file:$dir/work/cut" 2>"$dir/work/said" &
+	manager=$!
+	trap 'kill "$manager"; wait "$manager" 2>/dev/null; rm -rf "$dir"' EXIT
+	until "${as[@]}" "${run[@]}" true 2>/dev/null; do
+		kill -0 "$manager" || { cat said >&2; exit 1; }
+	done
+	truncate -s 8192 cut
+	"${as[@]}" "${run[@]}" "$command" "$@" || status=$?
+	kill -0 "$manager" || { cat said >&2; exit 1; }
+else
+	"${as[@]}" "$dir/build/manager" "$dir/work/socket" default=model broken="model,bad=8192" -- "${run[@]}" "$command" "$@" || status=$?
+fi
 if [ "$there" = there ]; then
 	cmp mapped before >&2 || status=1
 fi

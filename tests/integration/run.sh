@@ -62,6 +62,28 @@ expect 2 "unknown engine 'other'" "$userfault" run --engine other true
 expect 2 "needs a value" "$userfault" run --engine
 expect 2 "unknown option '--fast'" "$userfault" run --fast true
 
+# Files that a manager serves: what is wrong is said before the program starts.
+head -c 10000 /dev/urandom >"$dir/store"
+manager=("$1/tests/manager" "$dir/socket" "base=$dir/store" --)
+map=("$userfault" run --manager "$dir/socket" --map)
+expect 1 "/no/manager: No such file or directory" "$userfault" run --manager /no/manager --map "$dir/file=base" true
+expect 1 "Connection refused" "$userfault" run --manager "@$dir/nobody" --map "$dir/file=base" true
+expect 1 "store other: no such store" "${manager[@]}" "${map[@]}" "$dir/file=other" true
+expect 1 "ends at 10000, before the offset" "${manager[@]}" "${map[@]}" "$dir/file=base@12K" true
+expect 1 "there is no folder" "${manager[@]}" "${map[@]}" "$dir/no/file=base" true
+expect 1 "not a regular file" "${manager[@]}" "${map[@]}" "$dir=base" true
+expect 2 "PATH=STORE" "${manager[@]}" "${map[@]}" "$dir/file" true
+expect 2 "multiple of the page size" "${manager[@]}" "${map[@]}" "$dir/file=base@100" true
+expect 2 "go together" "$userfault" run --manager "$dir/socket" true
+expect 2 "go together" "$userfault" run --map "$dir/file=base" true
+expect 126 "statically linked" "${manager[@]}" "${map[@]}" "$dir/file=base" "$dir/static"
+expect 0 "1808" "${manager[@]}" "${map[@]}" "$dir/file=base@8K" -- stat -c %s "$dir/file"
+expect 0 "" "${manager[@]}" "${map[@]}" "$dir/file=base" -- cmp "$dir/file" "$dir/store"
+# shellcheck disable=SC2016
+expect 0 "" "${manager[@]}" "${map[@]}" "$dir/file=base" -- sh -c 'cp "$1" "$1.copy" && cmp "$1.copy" "$2"' - "$dir/file" "$dir/store"
+cp /bin/true "$dir/true"
+expect 126 "" "${manager[@]}" "${map[@]}" "$dir/true=base" -- env "$dir/true"
+
 # A program that others wrote, which verifies what it reads.
 expect 0 "successful run completed" "$refuse" -- "$userfault" run --engine user -- \
 	stress-ng --userfaultfd 2 --userfaultfd-ops 20000 --verify

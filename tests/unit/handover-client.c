@@ -107,7 +107,7 @@ TEST(size_is_asked_and_answered, "A store's size is one line each way.")
 
 	CHECK_EQ(ask("ok 18446744073709551615\n", &size), 0);
 	CHECK(size == UINT64_MAX);
-	CHECK(!strcmp(peer.text, "{\"size\":\"base\"}\n"));
+	CHECK(!strcmp(peer.text, "{\"number\":1,\"size\":\"base\"}\n"));
 	uf_handover_close(handover);
 }
 
@@ -120,16 +120,49 @@ TEST(refusal_has_the_managers_reason,
 	CHECK_EQ(uf_handover_size(handover, "base", &size, cause, sizeof(cause)), -EREMOTEIO);
 	CHECK(!strcmp(cause, "no such store: ?[2J"));
 	CHECK_EQ(uf_handover_size(handover, NULL, &size, cause, sizeof(cause)), -EREMOTEIO);
-	CHECK(strstr(peer.text, "{\"size\":\"default\"}\n"));
+	pthread_join(peer.thread, NULL);
+	CHECK(strstr(peer.text, "{\"number\":2,\"size\":\"default\"}\n"));
+	uf_handover_close(handover);
+}
+
+TEST(answers_have_the_number_of_their_question,
+     "An answer with a number is that of the message which has it; one to an earlier message is passed over.")
+{
+	uint64_t size = 0;
+
+	CHECK_EQ(ask("ok #1 4096\n", &size), 0);
+	CHECK_EQ(size, 4096);
+	uf_handover_close(handover);
+	close(peer.listener);
+
+	memset(&peer, 0, sizeof(peer));
+	start("}\n", "error #1 never\nok #1 1\nok #2 2\n", 1);
+	CHECK_EQ(uf_handover_size(handover, NULL, &size, cause, sizeof(cause)), -EREMOTEIO);
+	CHECK(!strcmp(cause, "never"));
+	pthread_join(peer.thread, NULL);
+	/* The next message goes nowhere, and its answer is there already. */
+	CHECK_EQ(uf_handover_size(handover, NULL, &size, cause, sizeof(cause)), 0);
+	CHECK_EQ(size, 2);
+	uf_handover_close(handover);
+}
+
+TEST(a_refusal_with_a_number_is_one, "A numbered refusal has the manager's reason without the number.")
+{
+	uint64_t size;
+
+	CHECK_EQ(ask("error #1 no\n", &size), -EREMOTEIO);
+	CHECK(!strcmp(cause, "no"));
 	uf_handover_close(handover);
 }
 
 TEST(other_answers_end_the_connection,
      "What is no answer is -EPROTO, a hang-up -ECONNRESET, and after that every call is -EPIPE.")
 {
-	static const char *const answers[] = {"ok\n",     "ok \n",  "ok x\n",  "ok 1x\n",
-	                                      "okay 1\n", "\n",     "error\n", "ok 18446744073709551616\n",
-	                                      "OK 1\n",   "ok 1 \n"};
+	static const char *const answers[] = {"ok\n",     "ok \n",    "ok x\n",      "ok 1x\n",
+	                                      "okay 1\n", "\n",       "error\n",     "ok 18446744073709551616\n",
+	                                      "OK 1\n",   "ok 1 \n",  "ok #2 1\n",   "ok #1\n",
+	                                      "ok #\n",   "ok # 1\n", "ok #1 1 2\n", "error #1\n",
+	                                      "ok#1 1\n"};
 
 	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
 		uint64_t size;
@@ -196,10 +229,11 @@ TEST(regions_are_given_with_the_descriptor,
 	CHECK_EQ(read(pipes[0], cause, 1), 1);
 	CHECK(!strcmp(
 		peer.text,
-		"{\"name\":\"me\",\"regions\":[{\"base_host_virt_addr\":65536,\"size\":8192,\"offset\":4096},"
+		"{\"number\":1,\"name\":\"me\",\"regions\":[{\"base_host_virt_addr\":65536,\"size\":8192,\"offset\":"
+		"4096},"
 		"{\"base_host_virt_addr\":131072,\"size\":4096,\"offset\":0,\"page_size\":4096,"
 		"\"page_size_kib\":4096,\"store\":\"a \\\"b\\\" \\\\\",\"removed\":\"store\",\"prefetch\":true}]}\n"
-		"{\"regions\":[{\"base_host_virt_addr\":65536,\"size\":8192,\"offset\":4096}]}\n"));
+		"{\"number\":2,\"regions\":[{\"base_host_virt_addr\":65536,\"size\":8192,\"offset\":4096}]}\n"));
 	uf_handover_close(handover);
 }
 

@@ -96,6 +96,25 @@ TEST(size_is_asked_for_by_name, "An object with `size` asks for the size of that
 	refused("{}", "either");
 }
 
+TEST(objects_may_have_a_number, "An object has a number from 0 to 2^63 - 1, which is known also when the rest is "
+                                "refused; a region's is nothing to us.")
+{
+	CHECK_EQ(parse("{\"size\":\"base\"}"), 0);
+	CHECK(!message.numbered);
+	handover_free(&message);
+	CHECK_EQ(parse("{\"number\":9223372036854775807,\"size\":\"base\"}"), 0);
+	CHECK(message.numbered && message.number == INT64_MAX);
+	handover_free(&message);
+	refused("{\"regions\":[],\"number\":7}", "no regions");
+	CHECK(message.numbered && message.number == 7);
+	refused("{\"number\":-1,\"size\":\"base\"}", "'number'");
+	CHECK(!message.numbered);
+	refused("{\"number\":\"7\",\"size\":\"base\"}", "'number'");
+	CHECK_EQ(parse(REGION(",\"number\":true")), 0);
+	CHECK(!message.numbered);
+	handover_free(&message);
+}
+
 TEST(numbers_are_checked, "A number is an integer from 0 to 2^63 - 1, and where one is needed it is there.")
 {
 	refused("[{\"size\":4096,\"offset\":0}]", "'base_host_virt_addr' is missing");

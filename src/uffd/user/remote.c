@@ -58,7 +58,7 @@ static int make_life(struct remote *remote, size_t len)
 	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	if (p == MAP_FAILED)
 		return -errno;
-	if (madvise(p, len, MADV_DONTFORK)) {
+	if (raw_madvise((uint64_t)(uintptr_t)p, len, MADV_DONTFORK)) {
 		raw_munmap((uint64_t)(uintptr_t)p, len);
 		return -ENOMEM;
 	}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT
+/* What clients of `userfault serve` are promised, on either engine. */
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "manager.h"
+#include "support/folder.h"
+#include "support/test.h"
+
+#define PAGES 4096u /* of a store */
+
+static struct manager manager;
+static struct peer peer, other;
+
+/* A manager with a store of seed 1, and what else it is told. */
+static void start(const char *const options[])
+{
+	const char *all[16] = {"--store", NULL};
+	char store[128];
+	int n = 2;
+
+	snprintf(store, sizeof(store), "default=file:%s", write_store("store", 1, PAGES));
+	all[1] = store;
+	while (*options && n < 15)
+		all[n++] = *options++;
+	manager_start(&manager, all);
+}
+
+#define START(...) start((const char *const[]){__VA_ARGS__, NULL})
+
+TEST(one_message_and_then_silence,
+     "Firecracker's form, one sendmsg with the descriptor and nothing more, is served and never answered.")
+{
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 64");
+	EXPECT(&peer, "1", "map private 16");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give "
+	       "[{\"base_host_virt_addr\":@0,\"size\":262144,\"offset\":0,\"page_size\":4096,\"page_size_kib\":4096},"
+	       "{\"base_host_virt_addr\":@1,\"size\":65536,\"offset\":1048576,\"page_size\":4096,\"page_size_kib\":"
+	       "4096}]");
+	for (unsigned i = 0; i < 64; i += 7)
+		EXPECT(&peer, "yes", "is 0 %u 1 %u", i, i);
+	for (unsigned i = 16; i > 0; i--)
+		EXPECT(&peer, "yes", "is 1 %u 1 %u", i - 1, 256 + i - 1);
+	CHECK_EQ(manager_stop(&manager), 0);
+	/* Not a byte has come. */
+	EXPECT(&peer, "end", "answer");
+}
+
+TEST(regions_have_stores_of_their_own,
+     "Each region is filled from the store it names, at its offset, and sizes are told.")
+{
+	char second[128];
+
+	snprintf(second, sizeof(second), "second=file:%s", write_store("second", 2, 100));
+	START("--store", second);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 16");
+	EXPECT(&peer, "1", "map private 16");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done", "send {\"size\":\"second\"}");
+	EXPECT(&peer, "ok 409600", "answer");
+	EXPECT(&peer, "done", "send {\"size\":\"third\",\"number\":12}");
+	EXPECT(&peer, "error #12 there is no store third", "answer");
+	EXPECT(&peer, "done",
+	       "give {\"number\":13,\"regions\":[{\"base_host_virt_addr\":@0,\"size\":65536,\"offset\":4096},"
+	       "{\"base_host_virt_addr\":@1,\"size\":65536,\"offset\":8192,\"store\":\"second\"}]}");
+	EXPECT(&peer, "ok #13", "answer");
+	EXPECT(&peer, "yes", "is 0 3 1 4");
+	EXPECT(&peer, "yes", "is 1 3 2 5");
+}
+
+TEST(what_is_given_back_is_zeros_unless_it_is_the_store,
+     "Pages given back read as zeros; of a region with \"removed\":\"store\" they come from the store again.")
+{
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 8");
+	EXPECT(&peer, "1", "map private 8");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":32768,\"offset\":0,\"removed\":\"zeros\"},"
+	       "{\"base_host_virt_addr\":@1,\"size\":32768,\"offset\":0,\"removed\":\"store\"}]}");
+	EXPECT(&peer, "ok", "answer");
+	for (unsigned region = 0; region < 2; region++) {
+		EXPECT(&peer, "yes", "is %u 2 1 2", region);
+		/* One that was touched, and one that was not. */
+		EXPECT(&peer, "done", "drop %u 2 2", region);
+		EXPECT(&peer, region ? "yes" : "zeros", "is %u 2 1 2", region);
+		EXPECT(&peer, region ? "yes" : "zeros", "is %u 3 1 3", region);
+		EXPECT(&peer, "yes", "is %u 4 1 4", region);
+	}
+}
+
+TEST(regions_are_added_later,
+     "Further regions on the same connection need no descriptor, and are served when they are answered.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 8, 0);
+	EXPECT(&peer, "1", "map private 8");
+	EXPECT(&peer, "2", "map private 8");
+	EXPECT(&peer, "done", "send {\"regions\":[{\"base_host_virt_addr\":@1,\"size\":32768,\"offset\":32768}]}");
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 1 7 1 15");
+	EXPECT(&peer, "done", "send {\"regions\":[{\"base_host_virt_addr\":@2,\"size\":32768,\"offset\":65536}]}");
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 2 0 1 16");
+	EXPECT(&peer, "yes", "is 0 0 1 0");
+}
+
+TEST(shared_memory_is_served,
+     "Regions of shared and of memfd memory hold the store's bytes, and zeros where it has none.")
+{
+	static const char *const kinds[] = {"shared", "memfd"};
+
+	/* The store ends within the second page behind it. */
+	START(NULL);
+	for (unsigned i = 0; i < 2; i++) {
+		peer_start(&peer);
+		EXPECT(&peer, "0", "map %s 8", kinds[i]);
+		EXPECT(&peer, "done", "connect %s", manager.socket);
+		EXPECT(&peer, "done", "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":32768,\"offset\":%lu}]}",
+		       (PAGES - 8) * 4096ul);
+		EXPECT(&peer, "ok", "answer");
+		for (unsigned k = 0; k < 8; k++)
+			EXPECT(&peer, "yes", "is 0 %u 1 %u", k, PAGES - 8 + k);
+		peer_kill(&peer);
+	}
+}
+
+TEST(units_of_64_kib_are_filled_at_once,
+     "With a page_size of 64 KiB over pages of 4 KiB one touch brings all of a unit.")
+{
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 64");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give "
+	       "{\"regions\":[{\"base_host_virt_addr\":@0,\"size\":262144,\"offset\":65536,\"page_size\":65536}]}");
+	EXPECT(&peer, "ok", "answer");
+	for (unsigned i = 0; i < 64; i++)
+		EXPECT(&peer, "yes", "is 0 %u 1 %u", i, 16 + i);
+	/* A part of one. */
+	EXPECT(&peer, "done", "drop 0 18 2");
+	EXPECT(&peer, "yes", "is 0 17 1 33");
+	EXPECT(&peer, "zeros", "is 0 18 1 34");
+	EXPECT(&peer, "zeros", "is 0 19 1 35");
+	EXPECT(&peer, "yes", "is 0 20 1 36");
+}
+
+TEST(a_client_that_hangs_up_is_served_on, "The end of the connection is not the end of a client that lives.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 8, 0);
+	EXPECT(&peer, "done", "hangup");
+	EXPECT(&peer, "done", "close");
+	for (unsigned i = 0; i < 8; i++)
+		EXPECT(&peer, "yes", "is 0 %u 1 %u", i, i);
+	CHECK_EQ(manager_number(&manager, "clients"), 1);
+}
+
+TEST(the_end_of_a_client_frees_everything,
+     "After clients have ended the manager has as many descriptors as before, and their records serve others.")
+{
+	unsigned before;
+
+	START("--max-clients", "2");
+	before = manager_descriptors(&manager);
+	for (unsigned i = 0; i < 5; i++) {
+		peer_start(&peer);
+		peer_start(&other);
+		peer_give(&peer, &manager, 8, 0);
+		peer_give(&other, &manager, 8, 8);
+		EXPECT(&peer, "yes", "is 0 1 1 1");
+		EXPECT(&other, "yes", "is 0 1 1 9");
+		CHECK_EQ(manager_number(&manager, "clients"), 2);
+		peer_kill(&peer);
+		peer_kill(&other);
+		manager_settled(&manager, before, 0);
+	}
+	CHECK_EQ(manager_number(&manager, "worker_restarts"), 0);
+}
+
+TEST(another_program_in_its_place_ends_a_client, "After execve(2) the memory is gone, and so is the client.")
+{
+	unsigned before;
+
+	START(NULL);
+	before = manager_descriptors(&manager);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 8, 0);
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "done", "exec");
+	manager_settled(&manager, before, 0);
+	CHECK_EQ(kill(peer.pid, 0), 0);
+	peer_kill(&peer);
+}
+
+TEST(a_forked_child_is_served,
+     "A child sees what its parent would have seen, also after the parent's end; its own end frees all.")
+{
+	unsigned before;
+
+	START(NULL);
+	before = manager_descriptors(&manager);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 16, 0);
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "done", "drop 0 2 1");
+	CHECK(atol(peer_say(&peer, "fork")) > 0);
+	EXPECT(&peer, "yes", "0 1 1 1");
+	EXPECT(&peer, "zeros", "0 2 1 2");
+	EXPECT(&peer, "yes", "0 3 1 3");
+	UNTIL(manager_number(&manager, "clients") == 2);
+	EXPECT(&peer, "done", "%s", "");
+	UNTIL(manager_number(&manager, "clients") == 1);
+	EXPECT(&peer, "yes", "is 0 4 1 4");
+	peer_kill(&peer);
+	manager_settled(&manager, before, 0);
+}
+
+TEST(a_child_for_which_there_is_no_room_finds_sigbus,
+     "Without a record for it a child's pages that were not delivered are SIGBUS, and its parent is served on.")
+{
+	START("--max-clients", "1");
+	peer_start(&peer);
+	peer_give(&peer, &manager, 16, 0);
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	CHECK(atol(peer_say(&peer, "fork")) > 0);
+	EXPECT(&peer, "yes", "0 1 1 1");
+	EXPECT(&peer, "bus", "0 3 1 3");
+	EXPECT(&peer, "done", "%s", "");
+	EXPECT(&peer, "yes", "is 0 3 1 3");
+	manager_wait(&manager, "too many clients", 1);
+}
+
+TEST(a_store_that_fails_is_sigbus, "A page that cannot be read is SIGBUS and logged; its neighbours are what they are.")
+{
+	char store[128], path[64];
+
+	snprintf(path, sizeof(path), "%s", write_store("short", 3, 64));
+	snprintf(store, sizeof(store), "short=file:%s", path);
+	START("--store", store);
+	CHECK_EQ(truncate(path, 32 * 4096), 0);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 64");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":262144,\"offset\":0,\"store\":\"short\"}]}");
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 0 30 3 30");
+	EXPECT(&peer, "bus", "is 0 40 3 40");
+	EXPECT(&peer, "yes", "is 0 31 3 31");
+	EXPECT(&peer, "bus", "is 0 32 3 32");
+	/* It stays so. */
+	EXPECT(&peer, "bus", "is 0 40 3 40");
+	manager_wait(&manager, "of store short, cannot be had", 2);
+	CHECK_EQ(manager_number(&manager, "worker_restarts"), 0);
+}
+
+TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
+     "After SIGTERM what was delivered stays, what was given back is zeros, and all else is SIGBUS, never zeros.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 64, 0);
+	/* Mappings of their own within the region. */
+	EXPECT(&peer, "done", "protect 0 20 4");
+	EXPECT(&peer, "done", "drop 0 5 2");
+	EXPECT(&peer, "done", "unmap 0 40 4");
+	EXPECT(&peer, "yes", "is 0 7 1 7");
+	EXPECT(&peer, "done", "close");
+	CHECK_EQ(manager_stop(&manager), 0);
+	for (unsigned i = 0; i < 64; i++) {
+		const char *answer;
+
+		if (i >= 40 && i < 44)
+			continue;
+		answer = peer_say(&peer, "is 0 %u 1 %u", i, i);
+		/* Pages near one that was touched may have come with it. */
+		if (strcmp(answer, i == 5 || i == 6 ? "zeros" : "bus") != 0 &&
+		    (i == 5 || i == 6 || strcmp(answer, "yes")))
+			FAIL("page %u is %s", i, answer);
+		if (i == 7 && strcmp(answer, "yes"))
+			FAIL("the page that was there is %s", answer);
+		if (i == 63 && strcmp(answer, "bus"))
+			FAIL("the last page is %s", answer);
+	}
+}
+
+TEST(clients_are_served_on_in_the_time_of_grace,
+     "With --grace clients go on after SIGTERM, nobody else may come, and their end is the manager's.")
+{
+	int status;
+
+	START("--grace", "1000");
+	peer_start(&peer);
+	peer_start(&other);
+	peer_give(&peer, &manager, 64, 0);
+	CHECK_EQ(kill(manager.pid, SIGTERM), 0);
+	UNTIL(access(manager.socket, F_OK));
+	EXPECT(&other, "ENOENT", "connect %s", manager.socket);
+	EXPECT(&peer, "yes", "is 0 63 1 63");
+	peer_kill(&peer);
+	CHECK_EQ(waitpid(manager.pid, &status, 0), manager.pid);
+	CHECK_EQ(status, 0);
+}
+
+TEST(a_killed_worker_is_replaced, "Another worker takes over, with everything as it was.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 64, 0);
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "done", "drop 0 2 1");
+	for (unsigned i = 0; i < 5; i++) {
+		pid_t worker = manager_worker(&manager);
+
+		CHECK_EQ(kill(worker, SIGKILL), 0);
+		UNTIL(manager_worker(&manager) != worker);
+		EXPECT(&peer, "yes", "is 0 %u 1 %u", 10 + 8 * i, 10 + 8 * i);
+		EXPECT(&peer, "zeros", "is 0 2 1 2");
+	}
+	CHECK_EQ(manager_number(&manager, "worker_restarts"), 5);
+	/* And the connection still speaks. */
+	EXPECT(&peer, "done", "send {\"size\":\"default\"}");
+	EXPECT(&peer, "ok 16777216", "answer");
+}
