@@ -109,7 +109,8 @@ static void tell(struct session *session, const struct space_range *range, uint6
 	                                  .start_ns = session->options.ops->done ? now_ns() : 0,
 	                                  .origin = origin};
 
-	session_tell(session, &done, 1);
+	session_count_origin(session, origin, 1);
+	session_tell(session, &done);
 }
 
 /* Zeros, since the program gave the page back. */

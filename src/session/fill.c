@@ -337,21 +337,25 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 		could_not(fill, from, to, err);
 }
 
+static enum session_origin origin_of(const struct fill *fill)
+{
+	return fill->fetched ? ORIGIN_STORE : store_of(fill) ? ORIGIN_AT_HAND : ORIGIN_ZEROS;
+}
+
 static void tell_done(const struct fill *fill, uint64_t addr, uint64_t len, bool lost)
 {
-	enum session_origin origin = fill->fetched ? ORIGIN_STORE : store_of(fill) ? ORIGIN_AT_HAND : ORIGIN_ZEROS;
 	const struct session_done done = {
 		.addr = addr,
 		.len = len,
 		.store = store_of(fill),
 		.offset = offset_at(&fill->range, addr),
 		.start_ns = fill->demand_len ? fill->start_ns : 0,
-		.origin = origin,
+		.origin = origin_of(fill),
 		.write = fill->write,
 		.lost = lost,
 	};
 
-	session_tell(fill->session, &done, lost ? 1 : fill->demand_len / fill->range.unit);
+	session_tell(fill->session, &done);
 }
 
 /* Once it has come: who cannot fetch it leaves it to another, who plans it anew. */
@@ -360,7 +364,7 @@ static void count_filled(struct fill *fill)
 	struct session_stats *stats = &fill->session->stats;
 
 	add(&stats->faults, fill->demand_len / fill->range.unit);
-	tell_done(fill, fill->addr, fill->len, false);
+	session_count_origin(fill->session, origin_of(fill), fill->demand_len / fill->range.unit);
 	if (!store_of(fill))
 		return;
 	add(&stats->read, fill->len);
@@ -387,9 +391,12 @@ static void place_parts(struct fill *part)
 	tell_touched(part);
 	if (!part->demand_len) {
 		place_part(part, part->addr, end, false);
+		tell_done(part, part->addr, part->len, false);
 		return;
 	}
 	place_part(part, part->demand, demand_end, true);
+	/* Before what nobody waits for, whose time is not the fault's. */
+	tell_done(part, part->addr, part->len, false);
 	place_part(part, part->addr, part->demand, false);
 	place_part(part, demand_end, end, false);
 }
@@ -534,6 +541,7 @@ static void lose(struct fill *part, int err)
 			session_post(session, at, part->write, WHEN_LATER);
 		} else {
 			add(&session->stats.poisoned, part->range.unit);
+			session_count_origin(session, origin_of(part), 1);
 			tell_done(part, at, part->range.unit, true);
 			/* Once it is LOST somebody may bring it again. */
 			fill_poison(session, at, part->range.unit);

@@ -86,9 +86,13 @@ void session_count_latency(struct session *session, uint64_t start_ns)
 		;
 }
 
-void session_tell(struct session *session, const struct session_done *done, uint64_t faults)
+void session_count_origin(struct session *session, enum session_origin origin, uint64_t faults)
 {
-	atomic_fetch_add_explicit(&session->stats.origin[done->origin], faults, memory_order_relaxed);
+	atomic_fetch_add_explicit(&session->stats.origin[origin], faults, memory_order_relaxed);
+}
+
+void session_tell(struct session *session, const struct session_done *done)
+{
 	if (session->options.ops->done)
 		session->options.ops->done(session->options.arg, done);
 }

@@ -292,8 +292,11 @@ void session_release(struct session *session, _Atomic uint8_t *state, enum space
 /* The time of a fault that began at start_ns, for the statistics. [signal] */
 void session_count_latency(struct session *session, uint64_t start_ns);
 
-/* Counts `faults` faults by their origin, and tells the owner. [signal] unless he wants to be told */
-void session_tell(struct session *session, const struct session_done *done, uint64_t faults);
+/* Counts `faults` faults by where their pages come from. [signal] */
+void session_count_origin(struct session *session, enum session_origin origin, uint64_t faults);
+
+/* Tells the owner. [signal] unless he wants to be told */
+void session_tell(struct session *session, const struct session_done *done);
 
 /* An address of the process that is served, as the object's functions take it. */
 static inline void *pointer(uint64_t addr)

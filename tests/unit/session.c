@@ -168,6 +168,8 @@ static struct {
 	_Atomic unsigned refused;     /* how often there was no room for what somebody waits for */
 	_Atomic uint32_t room;        /* futex: counts what was dismissed */
 	_Atomic unsigned failed, events, touched;
+	_Atomic unsigned told;
+	_Atomic bool looks;   /* at each page that it is told of */
 	_Atomic bool patient; /* what fails is tried again later */
 	void (*on_admit)(void);
 } owner = {.limit = (uint64_t)1 << 40};
@@ -229,6 +231,18 @@ static void event(void *arg, const struct uffd_msg *msg)
 	atomic_fetch_add(&owner.events, 1);
 }
 
+static void done(void *arg, const struct session_done *done)
+{
+	unsigned char value;
+
+	(void)arg;
+	atomic_fetch_add(&owner.told, 1);
+	if (!atomic_load(&owner.looks))
+		return;
+	CHECK(scripted_load(uf, done->addr, &value));
+	CHECK(done->start_ns);
+}
+
 static const struct session_ops ops = {
 	.admit = admit,
 	.dismiss = dismiss,
@@ -237,6 +251,7 @@ static const struct session_ops ops = {
 	.touched = touched,
 	.failed = failed,
 	.event = event,
+	.done = done,
 };
 
 static void begin_with(uint64_t features, struct session_options options)
@@ -497,6 +512,25 @@ TEST(touches_in_a_row_are_one_copy, "Faults that follow one another, in whatever
 	for (size_t i = 8; i < 13; i++)
 		read_back(shelf, i);
 	read_back(shelf, 30);
+	end();
+}
+
+TEST(told_when_they_are_there,
+     "The owner is told of a fault when its page is in place, wherever it came from, and not before.")
+{
+	struct shelf *quick, *slow;
+
+	begin();
+	slow = map_as(4, true);
+	quick = new_shelf(2, 4, true);
+	insert(BASE + 64 * page_size, 4, new_source(quick), 0, page_size);
+	insert(BASE + 128 * page_size, 4, new_source(NULL), 0, page_size);
+	atomic_store(&owner.looks, true);
+	read_back(slow, 1);
+	CHECK_EQ(scripted_touch(uf, page(65), READ), 0);
+	CHECK_EQ(scripted_touch(uf, page(129), WRITE), 0);
+	session_settle(&session);
+	CHECK_EQ(atomic_load(&owner.told), 3);
 	end();
 }
 
