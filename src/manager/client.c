@@ -620,7 +620,7 @@ void client_end(struct client *client, const char *reason)
 		if (client_leave(client))
 			break;
 	client->owes = client->stage == CLIENT_SERVED && reason && client->user;
-	if (client->stage != CLIENT_SERVED)
+	if (client->stage != CLIENT_SERVED && reason)
 		atomic_fetch_add(&client->thread->worker->journal->refused, 1);
 	client->joinable = client->stage == CLIENT_ATTACHING || client->adding;
 	client->stage = CLIENT_OVER;

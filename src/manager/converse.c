@@ -38,7 +38,7 @@ static void close_connection(struct client *client)
 {
 	journal_close_fd(&client->record->connection);
 	if (client->stage == CLIENT_MEETING)
-		client_end(client, "it hung up before it had handed over");
+		client_end(client, client->asked ? NULL : "it hung up before it had handed over");
 }
 
 void client_refuse(struct client *client, const struct handover_message *message, const char *cause)
@@ -168,6 +168,7 @@ static void tell_size(struct client *client, const struct handover_message *mess
 	else
 		snprintf(rest, sizeof(rest), "%llu", (unsigned long long)stores->list[store].size);
 	answer(client, message, store < 0 ? "error" : "ok", rest);
+	client->asked = true;
 }
 
 /* The regions of a message are, or begin to be, in the book. 0 or -errno. */

@@ -338,22 +338,36 @@ static int by_address(const void *a, const void *b)
 	return (int)y->write - (int)x->write;
 }
 
-/* What is there in [start, end) is no more. */
-static void discount(struct session *session, uint64_t start, uint64_t end)
+static uint64_t present_in(const struct space *space, uint64_t start, uint64_t len)
 {
-	atomic_fetch_sub_explicit(&session->stats.present, space_present(session->space, start, end),
-	                          memory_order_relaxed);
+	return space_present(space, start, start + len) +
+	       space_present(space, start | SESSION_ASIDE, (start + len) | SESSION_ASIDE);
+}
+
+/* What is there in all that an event tells of. */
+static uint64_t present_at(const struct space *space, const struct uffd_msg *msg)
+{
+	switch (msg->event) {
+	case UFFD_EVENT_REMOVE:
+	case UFFD_EVENT_UNMAP:
+		return present_in(space, msg->arg.remove.start, msg->arg.remove.end - msg->arg.remove.start);
+	case UFFD_EVENT_REMAP:
+		return present_in(space, msg->arg.remap.from, msg->arg.remap.len) +
+		       present_in(space, msg->arg.remap.to, msg->arg.remap.len);
+	default:
+		return 0;
+	}
 }
 
 /* Nobody is inside the gate. What an event tells must not be forgotten: pages would come back that the program gave up. */
 static void apply_event(struct session *session, const struct uffd_msg *msg)
 {
-	if (msg->event == UFFD_EVENT_REMOVE || msg->event == UFFD_EVENT_UNMAP)
-		discount(session, msg->arg.remove.start, msg->arg.remove.end);
-	if (msg->event == UFFD_EVENT_REMAP)
-		discount(session, msg->arg.remap.to, msg->arg.remap.to + msg->arg.remap.len);
+	uint64_t before = present_at(session->space, msg);
+
 	while (session_apply(session->space, msg, uf_features(session->uf)) == -ENOMEM)
 		raw_syscall3(SYS_sched_yield, 0, 0, 0);
+	atomic_fetch_sub_explicit(&session->stats.present, before - present_at(session->space, msg),
+	                          memory_order_relaxed);
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
 	/* A page that was on its way may not be any more: who waits for it is looked at again. */

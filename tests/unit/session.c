@@ -1311,7 +1311,11 @@ TEST(present_pages_are_counted,
 	scripted_remap(uf, page(8), page(1024), 8 * page_size);
 	wait_applied();
 	CHECK_EQ(present(), 13 * page_size);
+	/* What was there counts until it is told that it has gone. */
 	scripted_remap(uf, page(24), page(1024), 8 * page_size);
+	wait_applied();
+	CHECK_EQ(present(), 13 * page_size);
+	scripted_unmap(uf, page(1024), 8 * page_size);
 	wait_applied();
 	CHECK_EQ(present(), 5 * page_size);
 	scripted_unmap(uf, BASE, 3 * page_size);
