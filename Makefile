@@ -28,6 +28,11 @@ check:
 	@scripts/deps all
 	@scripts/check
 
+# Long tests, and those that need more to be installed.
+check-full:
+	@scripts/deps full
+	@scripts/check --full
+
 bench: all
 	@scripts/bench $(ONLY)
 
@@ -35,10 +40,14 @@ install: all
 	@meson configure build -Dprefix="$$(realpath -ms -- "$$PREFIX")"
 	@meson install -C build --quiet $${DESTDIR:+--destdir "$$(realpath -ms -- "$$DESTDIR")"}
 
+deb:
+	@scripts/deps full
+	@scripts/package
+
 format:
 	@scripts/format --apply
 
 clean:
 	rm -rf build
 
-.PHONY: all deps demo check bench install format clean
+.PHONY: all deps demo check check-full bench install deb format clean
