@@ -28,7 +28,7 @@ in_root() {
 # Everything but what records that something was installed at all.
 files() {
 	(cd "$root" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o \
-		-path ./var/log -o -path ./tmp \) -prune -o -print | sort)
+		-path ./var/log -o -path ./tmp -o -path ./etc/shadow- -o -path ./etc/gshadow- \) -prune -o -print | sort)
 }
 
 echo "# building"
