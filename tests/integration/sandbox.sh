@@ -13,6 +13,7 @@ clean() {
 	rm -rf "$dir"
 }
 trap clean EXIT
+trap 'echo "sandbox: line $LINENO: $BASH_COMMAND" >&2' ERR
 
 fail() {
 	echo "sandbox: $*" >&2
