@@ -3,6 +3,7 @@
 
 PREFIX ?= /usr/local
 ONLY ?=
+SECONDS_EACH ?= 60
 
 # For the shell, which can quote them.
 export PREFIX DESTDIR
@@ -40,10 +41,24 @@ install: all
 	@meson configure build -Dprefix="$$(realpath -ms -- "$$PREFIX")"
 	@meson install -C build --quiet $${DESTDIR:+--destdir "$$(realpath -ms -- "$$DESTDIR")"}
 
+# Long runs of every fuzzer: SECONDS_EACH=3600 for a long hunt.
+fuzz: all
+	@scripts/deps all
+	@scripts/fuzz $(SECONDS_EACH)
+
+# An hour of everything that is done at random, with new seeds: SOAK_SECONDS.
+soak: all
+	@scripts/deps all
+	@scripts/soak
+
+deb:
+	@scripts/deps full
+	@scripts/package
+
 format:
 	@scripts/format --apply
 
 clean:
 	rm -rf build
 
-.PHONY: all deps demo check check-full bench install format clean
+.PHONY: all deps demo check check-full bench fuzz soak install deb format clean

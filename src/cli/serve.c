@@ -44,10 +44,11 @@ static void print_usage(void)
 	       "      --max-regions N         of one client; 65536\n"
 	       "      --handover-timeout SECONDS\n"
 	       "                              from the connection to the whole message; 10\n"
-	       "      --grace SECONDS         how long clients are served on after SIGTERM; 0\n");
+	       "      --grace SECONDS         how long clients are served on after SIGTERM; 0\n"
+	       "      --no-sandbox            it keeps all its rights: for debugging\n");
 }
 
-enum { OPT_CLIENTS = 256, OPT_REGIONS, OPT_TIMEOUT, OPT_GRACE };
+enum { OPT_CLIENTS = 256, OPT_REGIONS, OPT_TIMEOUT, OPT_GRACE, OPT_NO_SANDBOX };
 
 static const struct option long_options[] = {
 	{"listen", required_argument, NULL, 'l'},
@@ -63,6 +64,7 @@ static const struct option long_options[] = {
 	{"max-regions", required_argument, NULL, OPT_REGIONS},
 	{"handover-timeout", required_argument, NULL, OPT_TIMEOUT},
 	{"grace", required_argument, NULL, OPT_GRACE},
+	{"no-sandbox", no_argument, NULL, OPT_NO_SANDBOX},
 	{"help", no_argument, NULL, 'h'},
 	{NULL, 0, NULL, 0},
 };
@@ -199,6 +201,9 @@ static bool take(struct parsed *parsed, int option, const char *value)
 		if (!number("grace", value, 0, 86400, &seconds))
 			return false;
 		options->grace_ms = seconds * 1000;
+		return true;
+	case OPT_NO_SANDBOX:
+		options->no_sandbox = true;
 		return true;
 	default:
 		usage_error("serve: 'userfault serve --help' shows the options");

@@ -9,6 +9,7 @@
  *	family.c      the children of clients that fork
  *	journal.c     what outlives a worker; book.c: the part of it that is of one client
  *	stores.c      where pages come from
+ *	sandbox.c     what it gives up first
  *	status.c      what is shown; control.c, http.c: to whom
  *
  * Messages for people go to the standard error, one line each: log.h.
@@ -36,6 +37,7 @@ struct serve_options {
 	unsigned grace_ms;    /* when told to stop: so long clients may go on */
 	const uid_t *uids;    /* that may connect; count 0: whoever the socket's mode lets */
 	size_t uid_count;
+	bool no_sandbox; /* for debugging: sandbox.h */
 };
 
 /* Serves until it is told to stop by SIGTERM or SIGINT. The exit status; whatever went wrong has been said. */

@@ -27,6 +27,7 @@
 #include "manager/book.h"
 #include "manager/journal.h"
 #include "manager/log.h"
+#include "manager/sandbox.h"
 #include "manager/serve.h"
 #include "manager/sockets.h"
 #include "manager/worker.h"
@@ -85,7 +86,7 @@ static void be_worker(struct supervisor *supervisor)
 	pthread_t thread;
 
 	signal(SIGPIPE, SIG_IGN);
-	if (!pthread_create(&thread, NULL, run_worker, &start))
+	if (!sandbox_enter_worker(supervisor->options) && !pthread_create(&thread, NULL, run_worker, &start))
 		pthread_join(thread, NULL);
 	_exit(start.status);
 }
@@ -334,6 +335,8 @@ int supervise(const struct serve_options *options)
 	err = journal_open(&supervisor.journal, options->max_clients, options->workers);
 	if (!err)
 		err = open_own(&supervisor);
+	if (!err)
+		err = sandbox_enter(options);
 	if (!err)
 		err = start_worker(&supervisor);
 	if (err) {

@@ -41,6 +41,28 @@ if grep -v '^uf_' "$dir/static"; then
 fi
 diff "$dir/static" "$dir/shared"
 
+# Everything that there is: each header, each manual page, what `run` preloads, completion, and what systemd and udev read.
+there() { # NAME FOLDER
+	[ -n "$(find "$dir" -path "*/$2/$1")" ] || {
+		echo "install: there is no $2/$1" >&2
+		exit 1
+	}
+}
+for header in "$source"/include/userfault/*.h; do
+	there "${header##*/}" include/userfault
+done
+for page in "$source"/man/*.[1-8]; do
+	there "${page##*/}" "man/man${page##*.}"
+done
+there libuserfault-run.so userfault
+there userfault bash-completion/completions
+there _userfault zsh/site-functions
+for unit in userfault.service userfault.socket userfault-control.socket userfault-metrics.socket; do
+	there "$unit" systemd/system
+done
+there userfault.conf sysusers.d
+there 60-userfaultfd.rules udev/rules.d
+
 # What was built as a module is found beside the library: a store on a server that is not there says so, and not that it is missing.
 cat >"$dir/modules.c" <<'END'
 #include <stdio.h>
@@ -63,7 +85,8 @@ if [ -e "$build/src/libuserfault-store-nbd.so" ]; then
 fi
 
 # The public headers stand alone, in C++ too where there is a compiler for it.
-for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/store.h userfault/pager.h userfault/uapi.h; do
+for header in userfault.h userfault/uffd.h userfault/dirty.h userfault/store.h userfault/pager.h userfault/uapi.h \
+	userfault/handover.h userfault/migrate.h; do
 	echo "#include <$header>" >"$dir/header.c"
 	# shellcheck disable=SC2046
 	cc -std=c99 -pedantic -Wall -Werror -fsyntax-only $(pkg-config --cflags userfault) "$dir/header.c"
