@@ -62,5 +62,5 @@ same "bash, a folder" "$source/packaging" "$(bash_gives userfault serve --record
 # What follows the program is not ours.
 [ -z "$(bash_gives userfault run true --eng)" ] || fail "options of run behind the program"
 
-zsh -fc 'autoload -U compinit && compinit -D -d /dev/null && fpath=($1 $fpath) && autoload -Uz _userfault && autoload +X _userfault' \
+zsh -fc 'autoload -U compinit && compinit -D && fpath=($1 $fpath) && autoload -Uz _userfault && autoload +X _userfault' \
 	zsh "$source/packaging/completion"
