@@ -126,6 +126,9 @@ static int allow_tasks(scmp_filter_ctx filter)
 	if (!err)
 		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
 		                       SCMP_A0(SCMP_CMP_EQ, CLONE_FILES | SIGCHLD));
+	/* Whether a thread of a client is there; none is signalled. */
+	if (!err)
+		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tkill), 1, SCMP_A1(SCMP_CMP_EQ, 0));
 	/* Limits are read, not changed. */
 	if (!err)
 		err = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A2(SCMP_CMP_EQ, 0));

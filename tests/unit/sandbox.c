@@ -48,7 +48,8 @@ TEST(no_program_is_started, "execve and execveat are refused.")
 	REFUSED(syscall(SYS_execveat, AT_FDCWD, "/bin/true", none, none, 0));
 }
 
-TEST(no_other_process_is_reached, "It traces nobody, writes to nobody's memory, and signals nobody.")
+TEST(no_other_process_is_reached,
+     "It traces nobody, writes to nobody's memory, and signals nobody; it may ask who is there.")
 {
 	char byte = 0;
 	struct iovec piece = {.iov_base = &byte, .iov_len = 1};
@@ -60,6 +61,8 @@ TEST(no_other_process_is_reached, "It traces nobody, writes to nobody's memory, 
 	REFUSED(syscall(SYS_process_vm_readv, parent, &piece, 1ul, &piece, 1ul, 0ul));
 	REFUSED(kill(parent, 0));
 	REFUSED(syscall(SYS_tgkill, parent, parent, 0));
+	REFUSED(syscall(SYS_tkill, parent, SIGURG));
+	CHECK_EQ(syscall(SYS_tkill, parent, 0), 0);
 }
 
 TEST(its_own_memory_is_read, "A worker reads its own memory in a way that a lost page does not kill.")
