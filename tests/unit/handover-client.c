@@ -120,6 +120,7 @@ TEST(refusal_has_the_managers_reason,
 	CHECK_EQ(uf_handover_size(handover, "base", &size, cause, sizeof(cause)), -EREMOTEIO);
 	CHECK(!strcmp(cause, "no such store: ?[2J"));
 	CHECK_EQ(uf_handover_size(handover, NULL, &size, cause, sizeof(cause)), -EREMOTEIO);
+	pthread_join(peer.thread, NULL);
 	CHECK(strstr(peer.text, "{\"number\":2,\"size\":\"default\"}\n"));
 	uf_handover_close(handover);
 }

@@ -136,6 +136,19 @@ static bool take_fault(struct user_range *range, uint64_t address, siginfo_t *in
 	return false;
 }
 
+static bool is_registered(uint64_t address)
+{
+	bool registered;
+
+	user_space_lock_in_trap();
+	registered = user_space_at(address);
+	user_space_unlock_in_trap();
+	return registered;
+}
+
+/* How often a refusal is looked at. */
+#define LOOKS 8
+
 /*
  * Memory that is not registered was the source of a UFFDIO_MOVE just now, and so write-protected for a moment; or it was registered, and hidden,
  * when the thread trapped, and is no more: if the access is allowed (again), the trap is a late one. Guards that are nobody's, and
@@ -151,9 +164,15 @@ static bool is_late(const siginfo_t *info, const void *context)
 	    !((info->si_code == SEGV_ACCERR || info->si_code == SEGV_MAPERR) && user_space_has_released()))
 		return false;
 	/* To read where one may not execute proves nothing. */
-	return !chain_access_is_fetch(context, info->si_addr) &&
-	       !raw_madvise((uint64_t)(uintptr_t)info->si_addr & ~(page_size - 1), page_size,
-	                    write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ);
+	if (chain_access_is_fetch(context, info->si_addr))
+		return false;
+	/* It may be registered, and hidden, again by now, and be released once more: each refusal is looked at, and one that lasts counts. */
+	for (int i = 0; i < LOOKS; i++)
+		if (!raw_madvise((uint64_t)(uintptr_t)info->si_addr & ~(page_size - 1), page_size,
+		                 write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ) ||
+		    is_registered((uint64_t)(uintptr_t)info->si_addr))
+			return true;
+	return false;
 }
 
 static void on_signal(int sig, siginfo_t *info, void *context)
