@@ -576,7 +576,7 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && !strcmp(argv[1], "--client"))
 		return client(argv[2], strtoull(argv[3], NULL, 10));
-	for (int i = 1; i < argc; i++) {
+	for (int i = 1; i < argc; i += 2) {
 		const char *value = i + 1 < argc ? argv[i + 1] : "";
 
 		if (!strcmp(argv[i], "--over")) {
@@ -594,7 +594,6 @@ int main(int argc, char **argv)
 			settings.seed = strtoull(value, NULL, 10);
 		else
 			return fprintf(stderr, "manager: unknown argument %s\n", argv[i]), 2;
-		i++;
 	}
 	if (!settings.command || !settings.clients || settings.clients > 64)
 		return fprintf(stderr, "manager: --userfault is missing, or --clients is not from 1 to 64\n"), 2;
