@@ -88,8 +88,13 @@ static void count_text(struct book *book)
 {
 	uint64_t word = atomic_load(&head_of(book)->text);
 	size_t len = (uint32_t)word, more = strnlen(text_of(book) + len, BOOK_TEXT - len);
+	size_t end = len + more, page = (end + HEAD - 1) & ~(size_t)(HEAD - 1);
 
-	memset(text_of(book) + len + more, 0, BOOK_TEXT - len - more);
+	/* Whole pages are given back: to write zeros to them would take memory. */
+	memset(text_of(book) + end, 0, (page < BOOK_TEXT ? page : BOOK_TEXT) - end);
+	if (page < BOOK_TEXT && fallocate(book->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(HEAD + page),
+	                                  (off_t)(BOOK_TEXT - page)))
+		memset(text_of(book) + page, 0, BOOK_TEXT - page);
 	atomic_store(&head_of(book)->text, word + more);
 }
 
