@@ -562,7 +562,7 @@ static void put_off(struct fill *part, int err)
 		dismiss(session, part->range.unit);
 		session_release(session, state_at(&part->range, at), without(part), waits ? SPACE_WAITED : 0, 0);
 		if (waits)
-			session_post(session, at, part->write, true);
+			session_post(session, at, part->write, WHEN_LATER);
 	}
 }
 
