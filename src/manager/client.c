@@ -34,7 +34,6 @@ static struct client_source *source_for(struct client *client, uint16_t store, u
 	source->source.store = client->thread->worker->stores.list[store].store;
 	source->source.inherited = flags & BOOK_INHERITED;
 	source->source.comes_again = flags & BOOK_REMOVED_IS_STORE;
-	source->client = client;
 	source->store = store;
 	source->flags = flags;
 	source->next = client->sources;
@@ -329,9 +328,10 @@ static void touched(void *arg, struct session_source *source, uint64_t offset)
 static void done(void *arg, const struct session_done *done_)
 {
 	struct client *client = arg;
+	const struct client_source *source = (const struct client_source *)done_->source;
 
 	if (done_->origin == ORIGIN_AT_HAND || done_->origin == ORIGIN_STORE)
-		stores_count(&client->thread->worker->stores, done_->store, done_->len);
+		stores_count(&client->thread->worker->stores.list[source->store], done_->len);
 	record_done(client->recorder, done_);
 }
 

@@ -32,7 +32,6 @@ enum client_stage {
 struct client_source {
 	struct session_source source; /* first: space_range.source */
 	struct client_source *next;
-	struct client *client;
 	uint16_t store;
 	uint8_t flags; /* BOOK_* */
 };

@@ -97,13 +97,8 @@ int stores_find(const struct stores *stores, const char *name)
 	return -1;
 }
 
-void stores_count(struct stores *stores, const struct uf_store *store, uint64_t bytes)
+void stores_count(struct named_store *store, uint64_t bytes)
 {
-	for (size_t i = 0; i < stores->count; i++) {
-		if (stores->list[i].store != store)
-			continue;
-		atomic_fetch_add_explicit(&stores->list[i].reads, 1, memory_order_relaxed);
-		atomic_fetch_add_explicit(&stores->list[i].read_bytes, bytes, memory_order_relaxed);
-		return;
-	}
+	atomic_fetch_add_explicit(&store->reads, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&store->read_bytes, bytes, memory_order_relaxed);
 }

@@ -31,8 +31,8 @@ void stores_close(struct stores *stores);
 /* The number of a store; -1: there is none of this name. */
 int stores_find(const struct stores *stores, const char *name);
 
-/* So much was read from it for a client. Any thread; a store that is not one of these is passed over. */
-void stores_count(struct stores *stores, const struct uf_store *store, uint64_t bytes);
+/* So much was read from it for a client. Any thread. */
+void stores_count(struct named_store *store, uint64_t bytes);
 
 /* NAME=URI: 0, and where the URI begins; -EINVAL: it is not of that form, or not a name. */
 int stores_split(const char *spec, size_t *name_len);

@@ -105,6 +105,7 @@ static void tell(struct session *session, const struct space_range *range, uint6
 {
 	const struct session_done done = {.addr = addr,
 	                                  .len = len,
+	                                  .source = source_of(range),
 	                                  .offset = offset_at(range, addr),
 	                                  .start_ns = session->options.ops->done ? now_ns() : 0,
 	                                  .origin = origin};

@@ -347,7 +347,7 @@ static void tell_done(const struct fill *fill, uint64_t addr, uint64_t len, bool
 	const struct session_done done = {
 		.addr = addr,
 		.len = len,
-		.store = store_of(fill),
+		.source = source_of(&fill->range),
 		.offset = offset_at(&fill->range, addr),
 		.start_ns = fill->demand_len ? fill->start_ns : 0,
 		.origin = origin_of(fill),

@@ -74,10 +74,10 @@ enum session_origin {
 
 /* What was put in place, or could not be. */
 struct session_done {
-	uint64_t addr, len;           /* bytes; len 0: it was there */
-	const struct uf_store *store; /* NULL: none */
-	uint64_t offset;              /* in it */
-	uint64_t start_ns;            /* when the fault was noticed; 0: nobody asked for it */
+	uint64_t addr, len; /* bytes; len 0: it was there */
+	struct session_source *source;
+	uint64_t offset;   /* in it */
+	uint64_t start_ns; /* when the fault was noticed; 0: nobody asked for it */
 	enum session_origin origin;
 	bool write, lost;
 };
