@@ -212,10 +212,10 @@ static ssize_t receive_kernel(struct client *client, struct uffd_msg *msgs, size
 	mailbox->number = atomic_fetch_add_explicit(&journal->readings, 1, memory_order_relaxed) + 1;
 	atomic_store(&mailbox->owner, client->index + 1);
 	n = raw_syscall6(SYS_preadv2, uf_fd(client->session.uf), (long)&to, 1, -1, -1, RWF_NOWAIT);
-	if (n == -EOPNOTSUPP || n == -EINVAL)
+	if (n == -EOPNOTSUPP || n == -EINVAL) {
 		client_unblock(client);
-	if (n == -EOPNOTSUPP || n == -EINVAL)
 		n = raw_read(uf_fd(client->session.uf), mailbox->messages, count * sizeof(*msgs));
+	}
 	n = n > 0 ? n / (ssize_t)sizeof(*msgs) : n;
 	for (ssize_t i = 0; i < n; i++)
 		if (mailbox->messages[i].event != UFFD_EVENT_PAGEFAULT)
@@ -426,7 +426,7 @@ static int begin_serving(struct client *client)
 	client->recorder = record_begin(client);
 	for (struct client_source *source = client->sources; source && client->recorder; source = source->next)
 		record_source(client->recorder, source);
-	/* Those of the user engine that wait have been told anew to who has attached. */
+	/* Of the user engine its attacher has, who may wait for it. */
 	if (!client->user)
 		wake_all(client->uf, client->space);
 	err = begin_session(client);
@@ -749,7 +749,6 @@ void client_free(struct client *client)
 		/* The object's descriptor is closed with the object: it leaves the record before. */
 		atomic_store(&client->record->object, -1);
 	if (client->open) {
-		uf_hang_up(client->session.uf);
 		ahead_forget(client->thread->worker->ahead, client);
 		session_close(&client->session);
 	} else if (client->uf) {
