@@ -140,17 +140,24 @@ static void meet(struct thread *thread)
 {
 	struct journal *journal = thread->worker->journal;
 
+	thread->again = false;
 	for (unsigned i = thread->number; i < journal->capacity; i += journal->threads) {
 		struct journal_client *record = &journal->client[i];
 		/* Acquire: what the record says is true then. */
 		uint32_t state = atomic_load_explicit(&record->state, memory_order_acquire);
+		int err;
 
 		if ((state != JOURNAL_MET && state != JOURNAL_SERVED) || !atomic_load(&record->born) ||
 		    thread->known[i / journal->threads] == record->id)
 			continue;
 		thread->known[i / journal->threads] = record->id;
-		if (client_open(thread, i))
-			say(LOG_ERROR, "client %llu: no memory", (unsigned long long)record->id);
+		err = client_open(thread, i);
+		if (!err)
+			continue;
+		say_sparingly(LOG_ERROR, "client %llu cannot be served yet: %s", (unsigned long long)record->id,
+		              strerror(-err));
+		thread->known[i / journal->threads] = 0;
+		thread->again = true;
 	}
 }
 
@@ -197,15 +204,8 @@ static void check_all(struct thread *thread, uint64_t now)
 		client_check(client, now);
 	}
 	thread->checked = now;
-}
-
-/* To within a few milliseconds, which is enough here, at a fraction of the price: it is asked twice for each fault. */
-static uint64_t about_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	if (thread->again)
+		meet(thread);
 }
 
 /* ms until something has to be done in any case. */
@@ -222,7 +222,7 @@ static void *serve(void *arg)
 {
 	struct thread *thread = arg;
 	struct epoll_event events[EVENTS];
-	uint64_t now = about_now();
+	uint64_t now = now_ns();
 
 	meet(thread);
 	while (!atomic_load(&thread->worker->stopping)) {
@@ -236,7 +236,7 @@ static void *serve(void *arg)
 		for (int i = 0; i < n; i++)
 			serve_event(thread, &events[i]);
 		serve_rung(thread);
-		now = about_now();
+		now = now_ns();
 		if (thread->due && thread->due <= now)
 			serve_due(thread, now);
 		if (now - thread->checked >= CHECKED)

@@ -418,7 +418,7 @@ static pid_t start_manager(const struct settings *settings, const char *folder)
 	if (!pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		execl(settings->command, settings->command, "serve", "--listen", listen, "--store", store, "--control",
-		      control, "--workers", "2", "--max-clients", "400", NULL);
+		      control, "--workers", "2", "--max-clients", "400", "--handover-timeout", "3600", NULL);
 		fail(settings->command);
 	}
 	while (stat(listen, &stat_)) {
