@@ -132,7 +132,9 @@ static int replay(struct client *client)
 			err = space_remove(client->space, entry->a, entry->b);
 			break;
 		case BOOK_EVENT:
-			session_apply(client->space, &entry->msg, client->record->features);
+			/* What else an event may be wrong in it was when it came, and nothing followed from it. */
+			err = session_apply(client->space, &entry->msg, client->record->features);
+			err = err == -ENOMEM ? err : 0;
 			break;
 		case BOOK_FORK:
 			family_make(client, client->space, i);
@@ -513,6 +515,21 @@ static void list(struct client *client)
 	pthread_mutex_unlock(&thread->lock);
 }
 
+/* All that is neither the session's nor the record's. */
+static void forget(struct client *client)
+{
+	struct client_source *source;
+
+	record_end(client->recorder);
+	space_free(client->space);
+	book_close(&client->book);
+	while ((source = client->sources)) {
+		client->sources = source->next;
+		free(source);
+	}
+	free(client);
+}
+
 int client_open(struct thread *thread, unsigned index)
 {
 	struct journal_client *record = &thread->worker->journal->client[index];
@@ -537,9 +554,15 @@ int client_open(struct thread *thread, unsigned index)
 		err = replay(client);
 	if (!err && connection >= 0)
 		err = watch(client, connection, true);
-	list(client);
 	if (!err && served)
 		err = client_serve(client, cause, sizeof(cause));
+	/* It is owed its pages: without its object they would be zeros. */
+	if (err && served && client->stage == CLIENT_MEETING && !client->uf) {
+		client_unwatch(client);
+		forget(client);
+		return err;
+	}
+	list(client);
 	/* What it said to a worker before this one may have been received and not understood. */
 	if (err)
 		client_end(client, cause);
@@ -734,7 +757,7 @@ void client_unwatch(struct client *client)
 void client_free(struct client *client)
 {
 	uint64_t until = now_ns() + WORKER_PATIENCE;
-	struct client_source *source;
+	struct journal_client *record = client->record;
 
 	while (client->owes && !client_leave(client) && now_ns() < until)
 		usleep(1000);
@@ -754,13 +777,6 @@ void client_free(struct client *client)
 	} else if (client->uf) {
 		uf_close(client->uf);
 	}
-	record_end(client->recorder);
-	space_free(client->space);
-	book_close(&client->book);
-	while ((source = client->sources)) {
-		client->sources = source->next;
-		free(source);
-	}
-	journal_release(client->record);
-	free(client);
+	forget(client);
+	journal_release(record);
 }

@@ -75,7 +75,10 @@ struct client {
 	_Atomic uint64_t events[STATUS_EVENTS];
 };
 
-/* Makes it and puts it on its thread's list. 0, also when there is nothing left to be done for it; -ENOMEM. */
+/*
+ * Makes it and puts it on its thread's list. 0, also when there is nothing left to be done for it. -errno: it cannot be made now, and its record is
+ * as it was, for another attempt.
+ */
 int client_open(struct thread *thread, unsigned index);
 
 /* Its object has messages; or (`messages` false) something is to be looked at. */

@@ -36,6 +36,7 @@ struct thread {
 	struct client *clients;
 	struct client *over;           /* those that have ended in this round */
 	uint64_t *known;               /* for each of its records: the id of the client that it has met there last */
+	bool again;                    /* a record could not be met, and is to be looked at again */
 	uint64_t checked;              /* ns: when it was seen last that they live */
 	_Atomic(struct client *) rung; /* a stack: pushed by anybody, taken as a whole by the thread */
 	_Atomic bool asleep;           /* a ring must be heard: it is about to sleep, or sleeps */
