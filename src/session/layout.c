@@ -8,6 +8,9 @@
  * next event that tells of all of it is its own. (Where that is not so, because what has arrived is as large and departs before the other is told
  * of, nobody can know: the kernel does not say whose event it is.)
  *
+ * A move is told twice: that it went, and then that its old place was unmapped. Between the two something else may have arrived there. So the old
+ * place is noted, at other such addresses, and the unmap that begins there is its own.
+ *
  * The child of a fork is told of nothing that departed before. So what it has from its parent may be there no more, and ends where
  * something arrives.
  */
@@ -17,6 +20,7 @@
 #include "session/session.h"
 
 #define ASIDE SESSION_ASIDE
+#define LEFT  (SESSION_ASIDE << 1)
 
 static uint64_t system_page(void)
 {
@@ -85,6 +89,27 @@ static int put_aside(struct space *space, uint64_t start, uint64_t len)
 	return err;
 }
 
+/* What has moved to `to` has left its old place, of which an unmap is to be told. */
+static int note_left(struct space *space, uint64_t from, uint64_t to, uint64_t len)
+{
+	struct space_range range, left = {.start = from | LEFT, .len = len, .unit = system_page()};
+	int err = space_unmap(space, left.start, len);
+
+	if (err || !space_next(space, to, &range) || range.start >= to + len)
+		return err;
+	/* Every range has a source. It is that of no page. */
+	left.source = range.source;
+	return space_insert(space, &left, NULL);
+}
+
+/* Whether this unmap is of a place that was left. */
+static bool was_left(const struct space *space, uint64_t start, uint64_t len)
+{
+	struct space_range left;
+
+	return space_find(space, start | LEFT, &left) && left.start == (start | LEFT) && len <= left.len;
+}
+
 static int move(struct space *space, uint64_t from, uint64_t to, uint64_t len, bool departures)
 {
 	uint64_t end = from + len;
@@ -100,7 +125,7 @@ static int move(struct space *space, uint64_t from, uint64_t to, uint64_t len, b
 		n = part(space, from, at, end, &aside);
 		err = move_part(space, aside ? at | ASIDE : at, to + (at - from), n);
 	}
-	return err;
+	return !err && departures ? note_left(space, from, to, len) : err;
 }
 
 /* Pages whose source brings them again: as if they had been mapped anew, so that what is on its way finds them changed. */
@@ -137,8 +162,12 @@ static int remove_pages(struct space *space, uint64_t start, uint64_t len)
 static int unmap(struct space *space, uint64_t start, uint64_t len)
 {
 	uint64_t end = start + len;
-	int err = make_ends(space, start, len);
+	bool left = was_left(space, start, len);
+	int err = space_unmap(space, start | LEFT, len);
 
+	if (err || left)
+		return err;
+	err = make_ends(space, start, len);
 	for (uint64_t at = start, n; !err && at < end; at += n) {
 		bool aside;
 

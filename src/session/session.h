@@ -233,7 +233,7 @@ int session_turn(struct session *session, bool messages);
  * kept at addresses from SESSION_ASIDE on. 0, or -ENOMEM: perhaps done in part, to be tried again.
  */
 int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features);
-#define SESSION_ASIDE ((uint64_t)1 << 62)
+#define SESSION_ASIDE ((uint64_t)1 << 61)
 
 /* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
 signal_mask session_change_begin(struct session *session);

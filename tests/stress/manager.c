@@ -37,7 +37,6 @@
 #define THREADS     3
 #define DEPTH       2 /* of forks */
 #define CHILD_STEPS 40
-#define ARENA       ((size_t)64 << 30)
 #define KEPT        300 /* s: after that whoever still waits does so for ever */
 
 static _Noreturn void fail(const char *what)
@@ -88,8 +87,6 @@ struct actor {
 	struct page pages[PAGES];
 	uint64_t random;
 	unsigned depth, chunks;
-	char *arena; /* where it moves things to */
-	size_t used;
 	pthread_t thread;
 };
 
@@ -171,10 +168,9 @@ static void move(struct actor *actor, size_t first, size_t most)
 
 	if (!n)
 		return;
-	/* Where nothing else ever was, see docs/manager.md, "Two departures from one place". */
-	to = actor->arena + actor->used;
-	actor->used += n * PAGE;
-	must(actor->used <= ARENA, "an arena");
+	/* Where another thread's may have been a moment ago. */
+	to = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(to != MAP_FAILED, "mmap");
 	must(mremap(actor->pages[first].addr, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to, "mremap");
 	actor->chunks++;
 	for (size_t i = 0; i < n; i++) {
@@ -316,8 +312,6 @@ static void populate(struct actor *actor, int fd, char *text, size_t size, uint6
 	for (size_t i = 0; i < PAGES; i++)
 		actor->pages[i] = (struct page){.addr = memory + i * PAGE, .base = STORED, .store = from + i};
 	actor->random = next(random);
-	actor->arena = mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	must(actor->arena != MAP_FAILED, "mmap");
 	snprintf(text, size, "{\"base_host_virt_addr\":%lu,\"size\":%lu,\"offset\":%lu,\"page_size\":4096}",
 	         (unsigned long)(uintptr_t)memory, PAGES * PAGE, from * PAGE);
 }

@@ -91,6 +91,7 @@ TEST(arrival_told_before_an_unmap, "What arrives where another was unmapped is n
 	for (unsigned i = 0; i < 4; i++)
 		expect(space, HERE + (2 + i) * PAGE, &two, i * PAGE);
 	expect(space, HERE + 6 * PAGE, NULL, 0);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
 	/* And nothing is left of what was kept aside. */
 	told(space, UFFD_EVENT_UNMAP, HERE, 8);
 	CHECK_EQ(space_ranges(space), 0);
@@ -114,6 +115,44 @@ TEST(a_part_of_what_arrived_departs, "An event that tells of a part of what was 
 	space_free(space);
 }
 
+TEST(a_move_is_told_twice,
+     "What arrives where something has moved away stays, when it is told that the old place of that was unmapped.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, HERE, FAR, 4);
+	/* Another thread, and its own unmap. */
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	for (unsigned i = 0; i < 4; i++) {
+		expect(space, HERE + i * PAGE, &two, i * PAGE);
+		expect(space, FAR + i * PAGE, &one, i * PAGE);
+	}
+	/* That was all of it: the next is of what is there. */
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect(space, HERE, NULL, 0);
+	CHECK_EQ(space_ranges(space), 1);
+	space_free(space);
+}
+
+TEST(an_old_place_is_told_in_parts, "An unmap may be told for each of the mappings that were there.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 2, &two, 0);
+	moved(space, HERE, FAR, 4);
+	moved(space, THERE, HERE, 2);
+	told(space, UFFD_EVENT_UNMAP, HERE, 1);
+	told(space, UFFD_EVENT_UNMAP, HERE + PAGE, 3);
+	expect(space, HERE, &two, 0);
+	expect(space, HERE + PAGE, &two, PAGE);
+	space_free(space);
+}
+
 TEST(a_child_is_not_told,
      "What a child has from its parent ends where something arrives: nobody will tell of its departure.")
 {
@@ -123,6 +162,8 @@ TEST(a_child_is_not_told,
 	lay(space, THERE, 4, &two, 0);
 	moved(space, THERE, HERE, 4);
 	moved(space, HERE, FAR, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
 	expect(space, HERE, NULL, 0);
 	expect(space, FAR, &two, 0);
 	CHECK_EQ(space_ranges(space), 1);
