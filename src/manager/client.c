@@ -512,6 +512,7 @@ static void list(struct client *client)
 	if (client->next)
 		client->next->link = &client->next;
 	thread->clients = client;
+	thread->count++;
 	pthread_mutex_unlock(&thread->lock);
 }
 

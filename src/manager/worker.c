@@ -16,8 +16,10 @@
 #include "manager/log.h"
 #include "manager/worker.h"
 
-#define EVENTS  64
-#define CHECKED 1000000000u /* ns between two looks whether a client lives */
+#define EVENTS 64
+/* ns between two looks whether a client lives; while more than half of the records are taken: children of forks end without a word. */
+#define CHECKED 1000000000u
+#define CROWDED 20000000u
 
 /*
  * Ringing.
@@ -65,6 +67,7 @@ void worker_bury(struct client *client)
 	*client->link = client->next;
 	if (client->next)
 		client->next->link = client->link;
+	thread->count--;
 	client->next = thread->over;
 	thread->over = client;
 	pthread_mutex_unlock(&thread->lock);
@@ -208,10 +211,18 @@ static void check_all(struct thread *thread, uint64_t now)
 		meet(thread);
 }
 
+static uint64_t next_check(const struct thread *thread)
+{
+	const struct journal *journal = thread->worker->journal;
+	bool crowded = thread->count > journal->capacity / journal->threads / 2;
+
+	return thread->checked + (crowded ? CROWDED : CHECKED);
+}
+
 /* ms until something has to be done in any case. */
 static int sleep_for(const struct thread *thread, uint64_t now)
 {
-	uint64_t until = thread->checked + CHECKED;
+	uint64_t until = next_check(thread);
 
 	if (thread->due && thread->due < until)
 		until = thread->due;
@@ -239,7 +250,7 @@ static void *serve(void *arg)
 		now = now_ns();
 		if (thread->due && thread->due <= now)
 			serve_due(thread, now);
-		if (now - thread->checked >= CHECKED)
+		if (now >= next_check(thread))
 			check_all(thread, now);
 		hand_over_dead(thread);
 	}
