@@ -2,6 +2,7 @@
 /* UFFDIO_REGISTER and UFFDIO_UNREGISTER: which memory, in which mode, and what is refused. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -222,6 +223,26 @@ TEST(register_unreadable_memory,
 	registered(uf, page, page_size, MISSING);
 	CHECK_EQ(mprotect(page, page_size, PROT_READ | PROT_WRITE), 0);
 	check_tracked(uf, page);
+}
+
+TEST(register_unreadable_touched, "Who touches a registered page with PROT_NONE gets SIGSEGV and no message, also "
+                                  "after other memory was unregistered.")
+{
+	char *page = anon(1), *other = anon(1);
+	struct outcome outcome;
+	struct uf *uf;
+
+	catch_signals();
+	uf = object(0);
+	registered(uf, other, page_size, MISSING);
+	CHECK_EQ(uf_unregister(uf, other, page_size), 0);
+	CHECK_EQ(mprotect(page, page_size, PROT_NONE), 0);
+	registered(uf, page, page_size, MISSING);
+	outcome = try_read(page);
+	CHECK_EQ(outcome.signal, SIGSEGV);
+	CHECK_EQ(outcome.code, SEGV_ACCERR);
+	CHECK(outcome.addr == page);
+	expect_silence(uf);
 }
 
 TEST(register_wp_async_takes_any_mapping, "With WP_ASYNC alone even a mapping of an ordinary file can be registered.")

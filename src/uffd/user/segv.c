@@ -152,9 +152,9 @@ static bool is_registered(uint64_t address)
 /*
  * Memory that is not registered was the source of a UFFDIO_MOVE just now, and so write-protected for a moment; or it was registered, and hidden,
  * when the thread trapped, and is no more: if the access is allowed (again), the trap is a late one. Guards that are nobody's, and
- * other protection, make the kernel refuse.
+ * other protection, make the kernel refuse. `was_registered`: it was found to be so after the trap, and the protection to be the program's own.
  */
-static bool is_late(const siginfo_t *info, const void *context)
+static bool is_late(const siginfo_t *info, const void *context, bool was_registered)
 {
 	bool write = chain_access_flags(context) & UFFD_PAGEFAULT_FLAG_WRITE;
 	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -170,7 +170,7 @@ static bool is_late(const siginfo_t *info, const void *context)
 	for (int i = 0; i < LOOKS; i++)
 		if (!raw_madvise((uint64_t)(uintptr_t)info->si_addr & ~(page_size - 1), page_size,
 		                 write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ) ||
-		    is_registered((uint64_t)(uintptr_t)info->si_addr))
+		    (!was_registered && is_registered((uint64_t)(uintptr_t)info->si_addr)))
 			return true;
 	return false;
 }
@@ -178,16 +178,19 @@ static bool is_late(const siginfo_t *info, const void *context)
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
 	uint64_t address = (uint64_t)(uintptr_t)info->si_addr;
+	struct user_range *range;
+	bool registered;
 
 	(void)sig;
 	if (info->si_code > 0) {
 		user_fork_notice();
 		user_space_lock_in_trap();
-		if (take_fault(user_space_at(address), address, info, context))
+		range = user_space_at(address);
+		registered = range;
+		if (take_fault(range, address, info, context) || is_late(info, context, registered) ||
+		    try_copy_failed(context))
 			return;
 	}
-	if (info->si_code > 0 && (is_late(info, context) || try_copy_failed(context)))
-		return;
 	chain_pass_on(&segv.link, info, context);
 }
 
