@@ -83,17 +83,23 @@ static void beat(struct heart *heart)
 	heart->last = now;
 }
 
+/* While it is to. */
+static void stand_still(struct program *program)
+{
+	if (!program->pause)
+		return;
+	program->still++;
+	while (program->pause)
+		nap(20000);
+	program->still--;
+}
+
 static void *live(void *arg)
 {
 	struct program *program = arg;
 
 	while (!program->end) {
-		if (program->pause) {
-			program->still++;
-			while (program->pause)
-				nap(20000);
-			program->still--;
-		}
+		stand_still(program);
 		beat((struct heart *)program->memory);
 		nap(50000);
 	}
@@ -107,12 +113,7 @@ static void *scribble(void *arg)
 	uint64_t random = 88172645463325252u, begun = now_ns(), written = 0;
 
 	while (!program->end) {
-		if (program->pause) {
-			program->still++;
-			while (program->pause)
-				nap(20000);
-			program->still--;
-		}
+		stand_still(program);
 		while (written < (now_ns() - begun) * program->writes / 1000000000u && !program->pause) {
 			size_t page = bench_random_number(&random) % (program->filled / program->bench->page - 1) + 1;
 

@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "kv/hash.h"
 #include "model.h"
 
 static int read_text(struct model *model, const char *path)
@@ -82,15 +81,6 @@ struct slice model_value(const struct model *model, size_t key)
 	return (struct slice){model->text + start, model->starts[model->which[key] + 1] - start};
 }
 
-static uint64_t hash_pair(uint64_t number, struct slice key, struct slice value)
-{
-	uint64_t first[2] = {number, 0}, second[2];
-
-	second[0] = hash_bytes(first, key.data, key.len);
-	second[1] = number;
-	return hash_bytes(second, value.data, value.len);
-}
-
 void model_digest(const struct model *model, char text[33])
 {
 	uint64_t digest[2] = {0, 0};
@@ -99,8 +89,7 @@ void model_digest(const struct model *model, char text[33])
 	for (size_t i = 0; i < model->count; i++) {
 		struct slice key = model_key(i, name), value = model_value(model, i);
 
-		digest[0] += hash_pair(1, key, value);
-		digest[1] += hash_pair(2, key, value);
+		table_digest_add(digest, key, value);
 	}
 	snprintf(text, 33, "%016" PRIx64 "%016" PRIx64, digest[0], digest[1]);
 }

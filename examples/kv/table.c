@@ -304,6 +304,12 @@ static uint64_t hash_pair(uint64_t number, struct slice key, struct slice value)
 	return hash_bytes(second, value.data, value.len);
 }
 
+void table_digest_add(uint64_t digest[2], struct slice key, struct slice value)
+{
+	digest[0] += hash_pair(1, key, value);
+	digest[1] += hash_pair(2, key, value);
+}
+
 void table_digest(const struct heap *heap, uint64_t digest[2])
 {
 	const struct table *table = table_of(heap);
@@ -313,8 +319,7 @@ void table_digest(const struct heap *heap, uint64_t digest[2])
 		for (heap_ref ref = *bucket_at(heap, bucket); ref; ref = entry_at(heap, ref)->next) {
 			const struct entry *entry = entry_at(heap, ref);
 
-			digest[0] += hash_pair(1, key_of(entry), value_of(heap, entry));
-			digest[1] += hash_pair(2, key_of(entry), value_of(heap, entry));
+			table_digest_add(digest, key_of(entry), value_of(heap, entry));
 		}
 	}
 }

@@ -33,6 +33,15 @@ int channel_send(struct channel *channel, const struct wire_message *message, co
 	return err;
 }
 
+int channel_greet(struct stream *stream, const struct wire_preface *preface)
+{
+	unsigned char raw[WIRE_PREFACE_SIZE];
+	struct iovec iov = {raw, sizeof(raw)};
+
+	wire_write_preface(raw, preface);
+	return stream_send(stream, &iov, 1);
+}
+
 int channel_tell(struct channel *channel, enum wire_type type, uint64_t at)
 {
 	return channel_send(channel, &(struct wire_message){.type = type, .at = at}, NULL);

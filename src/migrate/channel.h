@@ -32,6 +32,9 @@ void channel_destroy(struct channel *channel);
  */
 int channel_send(struct channel *channel, const struct wire_message *message, const void *body);
 
+/* Before there are messages: the preface of this side. */
+int channel_greet(struct stream *stream, const struct wire_preface *preface);
+
 /* A message without anything in it but `at`. */
 int channel_tell(struct channel *channel, enum wire_type type, uint64_t at);
 

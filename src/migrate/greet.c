@@ -35,12 +35,9 @@ static int send_preface(struct uf_source *source, unsigned channel)
 		.page_size = (uint32_t)source->regions.page_size,
 		.timeout_ms = source->options.timeout_ms,
 	};
-	unsigned char raw[WIRE_PREFACE_SIZE];
-	struct iovec iov = {raw, sizeof(raw)};
 
 	memcpy(preface.id, source->id, sizeof(preface.id));
-	wire_write_preface(raw, &preface);
-	return stream_send(&source->channels[channel].stream, &iov, 1);
+	return channel_greet(&source->channels[channel].stream, &preface);
 }
 
 static int refused(struct uf_source *source, enum wire_refusal refusal)

@@ -137,12 +137,9 @@ static int answer_preface(struct uf_destination *destination, struct stream *str
 		.page_size = (uint32_t)destination->regions.page_size,
 		.timeout_ms = destination->options.timeout_ms,
 	};
-	unsigned char raw[WIRE_PREFACE_SIZE];
-	struct iovec iov = {raw, sizeof(raw)};
 
 	memcpy(preface.id, to->id, sizeof(preface.id));
-	wire_write_preface(raw, &preface);
-	return stream_send(stream, &iov, 1);
+	return channel_greet(stream, &preface);
 }
 
 static const char *word_of(enum wire_refusal refusal)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/whole.h"
 #include "report/recording.h"
 
 #define MAGIC   0x434552550a0d1a01u /* with bytes that a text file would not keep */
@@ -43,21 +44,6 @@ struct recording {
  * Writing.
  */
 
-static int write_all(int fd, const void *bytes, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, bytes, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		bytes = (const char *)bytes + n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int write_start(struct recording *recording, const struct recording_about *about)
 {
 	struct header header = {
@@ -76,9 +62,9 @@ static int write_start(struct recording *recording, const struct recording_about
 
 	snprintf(header.name, sizeof(header.name), "%s", about->name);
 	snprintf(header.store, sizeof(header.store), "%s", about->store);
-	err = write_all(recording->fd, &header, sizeof(header));
+	err = write_whole(recording->fd, &header, sizeof(header));
 	if (!err)
-		err = write_all(recording->fd, about->regions, about->region_count * sizeof(*about->regions));
+		err = write_whole(recording->fd, about->regions, about->region_count * sizeof(*about->regions));
 	return err;
 }
 
@@ -131,7 +117,7 @@ int recording_flush(struct recording *recording)
 
 	/* A failed write may leave a part of a record behind, which readers pass over: nothing may follow it. */
 	if (!recording->err && len)
-		recording->err = write_all(recording->fd, recording->events, len);
+		recording->err = write_whole(recording->fd, recording->events, len);
 	recording->filled = 0;
 	return recording->err;
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/whole.h"
 #include "workingset/workingset.h"
 
 #define MAGIC 0x535746550a0d1a01u /* with bytes that a text file would not keep */
@@ -170,21 +171,6 @@ int workingset_read(struct workingset **out, int dir, const char *path)
 	return err;
 }
 
-static int write_all(int fd, const void *bytes, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, bytes, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		bytes = (const char *)bytes + n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* A name beside `path` that nobody has: the descriptor, or -errno. */
 static int create_beside(int dir, const char *path, char *name, size_t room)
 {
@@ -210,7 +196,7 @@ static int replace_file(int dir, const char *path, const void *bytes, size_t len
 	if (!name)
 		return -ENOMEM;
 	fd = create_beside(dir, path, name, room);
-	err = fd < 0 ? fd : write_all(fd, bytes, len);
+	err = fd < 0 ? fd : write_whole(fd, bytes, len);
 	if (!err && (fchmod(fd, 0644) || fsync(fd) || renameat(dir, name, dir, path)))
 		err = -errno;
 	if (err && fd >= 0)

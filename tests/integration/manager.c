@@ -292,6 +292,16 @@ void peer_give(struct peer *peer, const struct manager *manager, unsigned pages,
 	EXPECT(peer, "ok", "answer");
 }
 
+void peer_give_again(struct peer *peer, const struct manager *manager, unsigned pages)
+{
+	EXPECT(peer, "0", "map private %u", pages);
+	EXPECT(peer, "done", "connect %s", manager->socket);
+	EXPECT(peer, "done",
+	       "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":%lu,\"offset\":0,\"removed\":\"store\"}]}",
+	       pages * 4096ul);
+	EXPECT(peer, "ok", "answer");
+}
+
 void peer_kill(struct peer *peer)
 {
 	kill(peer->pid, SIGKILL);

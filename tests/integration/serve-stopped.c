@@ -35,12 +35,7 @@ static void start(const char *const options[])
 		all[n++] = *options++;
 	manager_start(&manager, all);
 	peer_start(&good);
-	EXPECT(&good, "0", "map private %u", OWN);
-	EXPECT(&good, "done", "connect %s", manager.socket);
-	EXPECT(&good, "done",
-	       "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":%lu,\"offset\":0,\"removed\":\"store\"}]}",
-	       OWN * 4096ul);
-	EXPECT(&good, "ok", "answer");
+	peer_give_again(&good, &manager, OWN);
 	peer_start(&stopped);
 }
 
