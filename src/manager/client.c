@@ -200,6 +200,14 @@ static void shorten_log(struct client *client)
 	book_rewrite_end(&rewrite);
 }
 
+/* A successor sees all that this thread did up to its end, whatever the processor: only the compiler must keep to the order. */
+static void set_owner(struct journal_mailbox *mailbox, uint32_t owner)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	atomic_store_explicit(&mailbox->owner, owner, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 /*
  * The kernel's: read(2) stores them where a successor finds them. Without waiting, whatever the descriptor's flags say: they are the
  * client's to change.
@@ -211,8 +219,8 @@ static ssize_t receive_kernel(struct client *client, struct uffd_msg *msgs, size
 	struct iovec to = {.iov_base = mailbox->messages, .iov_len = count * sizeof(*msgs)};
 	ssize_t n;
 
-	mailbox->number = atomic_fetch_add_explicit(&journal->readings, 1, memory_order_relaxed) + 1;
-	atomic_store(&mailbox->owner, client->index + 1);
+	mailbox->number++;
+	set_owner(mailbox, client->index + 1);
 	n = raw_syscall6(SYS_preadv2, uf_fd(client->session.uf), (long)&to, 1, -1, -1, RWF_NOWAIT);
 	if (n == -EOPNOTSUPP || n == -EINVAL) {
 		client_unblock(client);
@@ -225,7 +233,7 @@ static ssize_t receive_kernel(struct client *client, struct uffd_msg *msgs, size
 	if (n > 0)
 		memcpy(msgs, mailbox->messages, (size_t)n * sizeof(*msgs));
 	/* What it says is in the log now. It is emptied after that, and by a successor in any case. */
-	atomic_store(&mailbox->owner, 0);
+	set_owner(mailbox, 0);
 	if (n > 0)
 		memset(mailbox->messages, 0, (size_t)n * sizeof(*msgs));
 	return n;
@@ -586,7 +594,7 @@ static void fail_to_attach(struct client *client, const char *cause)
 		client_refuse(client, NULL, cause);
 }
 
-void client_turn(struct client *client, bool messages)
+void client_turn(struct client *client, unsigned reads)
 {
 	char cause[128];
 	int ms = -1;
@@ -607,7 +615,7 @@ void client_turn(struct client *client, bool messages)
 	if (client->stage != CLIENT_SERVED)
 		return;
 	if (!client->user)
-		ms = session_turn(&client->session, messages);
+		ms = session_turn(&client->session, reads);
 	client->due = ms < 0 ? 0 : now_ns() + (uint64_t)ms * 1000000u;
 	if (client->due && (!client->thread->due || client->due < client->thread->due))
 		client->thread->due = client->due;
@@ -676,7 +684,7 @@ bool client_leave(struct client *client)
 	if (!family_poison(client->session.uf, client->session.space))
 		atomic_store(&client->left, true);
 	else
-		session_turn(&client->session, true);
+		session_turn(&client->session, SESSION_READS);
 	return atomic_load(&client->left);
 }
 

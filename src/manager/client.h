@@ -81,8 +81,8 @@ struct client {
  */
 int client_open(struct thread *thread, unsigned index);
 
-/* Its object has messages; or (`messages` false) something is to be looked at. */
-void client_turn(struct client *client, bool messages);
+/* Its object has messages, of which it may read so many times; or (`reads` 0) something is to be looked at. */
+void client_turn(struct client *client, unsigned reads);
 
 /* What was said on its connection: converse.c. */
 void client_converse(struct client *client);

@@ -55,7 +55,7 @@ struct journal_client {
 struct journal_mailbox {
 	_Atomic uint32_t
 		owner;   /* index of the client that they are of, plus 1; 0: whatever is there has been seen to */
-	uint64_t number; /* of this reading: no two have the same */
+	uint64_t number; /* of this reading: a later one has a greater */
 	struct uffd_msg messages[JOURNAL_MESSAGES];
 };
 
@@ -63,7 +63,7 @@ struct journal {
 	unsigned capacity; /* clients */
 	unsigned threads;
 	size_t bytes;
-	_Atomic uint64_t clients, readings; /* the last id, and the last number, that were given */
+	_Atomic uint64_t clients;           /* the last id that was given */
 	_Atomic uint64_t accepted, refused; /* connections */
 	_Atomic uint64_t restarts;
 	uint64_t started, started_at; /* CLOCK_MONOTONIC and CLOCK_REALTIME, ns */

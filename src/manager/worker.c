@@ -43,14 +43,17 @@ void worker_ring(struct client *client)
 
 static void serve_rung(struct thread *thread)
 {
-	struct client *client = atomic_exchange(&thread->rung, NULL);
+	struct client *client = NULL;
 
+	/* One that is missed here is seen before the thread sleeps. */
+	if (atomic_load_explicit(&thread->rung, memory_order_relaxed))
+		client = atomic_exchange(&thread->rung, NULL);
 	while (client) {
 		struct client *next = client->next_rung;
 
 		/* Before it is looked at: what comes later rings again. One that is over rings no more once it is buried. */
 		atomic_store(&client->rung, false);
-		client_turn(client, false);
+		client_turn(client, 0);
 		client = next;
 	}
 }
@@ -164,7 +167,8 @@ static void meet(struct thread *thread)
 	}
 }
 
-static void serve_event(struct thread *thread, const struct epoll_event *event)
+/* `reads`: how often messages may be read before it is another's turn. */
+static void serve_event(struct thread *thread, const struct epoll_event *event, unsigned reads)
 {
 	struct client *client = (struct client *)(uintptr_t)(event->data.u64 & ~(uint64_t)1);
 	uint64_t count;
@@ -179,7 +183,7 @@ static void serve_event(struct thread *thread, const struct epoll_event *event)
 	} else {
 		if (event->events & EPOLLERR)
 			client_unblock(client);
-		client_turn(client, true);
+		client_turn(client, reads);
 	}
 }
 
@@ -192,7 +196,7 @@ static void serve_due(struct thread *thread, uint64_t now)
 	for (struct client *client = thread->clients; client; client = next) {
 		next = client->next;
 		if (client->due && client->due <= now)
-			client_turn(client, false);
+			client_turn(client, 0);
 		else if (client->due && (!thread->due || client->due < thread->due))
 			thread->due = client->due;
 	}
@@ -243,9 +247,10 @@ static void *serve(void *arg)
 		if (atomic_load(&thread->rung) || thread->over)
 			ms = 0;
 		n = epoll_wait(thread->epoll, events, EVENTS, ms);
-		atomic_store(&thread->asleep, false);
+		/* Whoever still sees it asleep rings once too often. */
+		atomic_store_explicit(&thread->asleep, false, memory_order_relaxed);
 		for (int i = 0; i < n; i++)
-			serve_event(thread, &events[i]);
+			serve_event(thread, &events[i], n == 1 ? SESSION_READS : 1);
 		serve_rung(thread);
 		now = now_ns();
 		if (thread->due && thread->due <= now)

@@ -13,6 +13,8 @@
 #include "session/loop.h"
 
 #define MESSAGES 64
+/* Of so many reads one looks for more than one message, and one of so many looks at once whether another has come, where that was in vain. */
+#define PROBE 16u
 #define EVENTS \
 	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
 /* How long what is to be tried later waits, ms, unless the owner says otherwise. */
@@ -394,7 +396,8 @@ static void serve_faults(struct session *session, struct fault *faults, size_t c
 {
 	uint64_t now = now_ns(), covered = 0;
 
-	qsort(faults, count, sizeof(*faults), by_address);
+	if (count > 1)
+		qsort(faults, count, sizeof(*faults), by_address);
 	for (size_t i = 0; i < count; i++) {
 		if (i && faults[i].addr < covered)
 			continue;
@@ -408,16 +411,16 @@ static void serve_faults(struct session *session, struct fault *faults, size_t c
  * The kernel refuses pages only until an event is read. One that was put in place between that and the change of the space would be put
  * there by what was true before; so where there are events, nobody is inside the gate from the one to the other.
  */
-static ssize_t take_messages(struct session *session, struct uffd_msg *msgs)
+static ssize_t take_messages(struct session *session, struct uffd_msg *msgs, size_t count)
 {
 	const struct session_ops *ops = session->options.ops;
 	signal_mask before;
 	ssize_t n;
 
 	if (!(uf_features(session->uf) & EVENTS) && !ops->receive)
-		return uf_read(session->uf, msgs, MESSAGES);
+		return uf_read(session->uf, msgs, count);
 	before = session_change_begin(session);
-	n = ops->receive ? ops->receive(session->options.arg, msgs, MESSAGES) : uf_read(session->uf, msgs, MESSAGES);
+	n = ops->receive ? ops->receive(session->options.arg, msgs, count) : uf_read(session->uf, msgs, count);
 	for (ssize_t i = 0; i < n; i++)
 		if (msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			apply_event(session, &msgs[i]);
@@ -425,13 +428,16 @@ static ssize_t take_messages(struct session *session, struct uffd_msg *msgs)
 	return n;
 }
 
-static void read_messages(struct session *session)
+/* True: there was one. */
+static bool read_messages(struct session *session, struct session_reader *reader)
 {
 	struct uffd_msg msgs[MESSAGES];
 	struct fault faults[MESSAGES];
 	size_t count = 0;
-	ssize_t n = take_messages(session, msgs);
+	/* Where they come one at a time, to look for a second costs the kernel a third of the read. */
+	ssize_t n = take_messages(session, msgs, reader->single % PROBE ? 1 : MESSAGES);
 
+	reader->single = n > 1 ? 0 : reader->single + 1;
 	for (ssize_t i = 0; i < n; i++)
 		if (msgs[i].event == UFFD_EVENT_PAGEFAULT)
 			faults[count++] = (struct fault){
@@ -441,18 +447,37 @@ static void read_messages(struct session *session)
 			};
 	if (count)
 		serve_faults(session, faults, count);
+	return n > 0;
 }
 
-int session_turn(struct session *session, bool messages)
+/*
+ * A thread that was woken on this processor may have run already, and faulted again: then its message is there, and need not be waited for. Where
+ * it is not, since threads run elsewhere or have something else to do, a look is a system call for nothing.
+ */
+static void read_on(struct session *session, struct session_reader *reader, unsigned reads)
+{
+	bool found = reads && read_messages(session, reader);
+
+	while (found && --reads) {
+		if (reader->leave) {
+			reader->leave--;
+			return;
+		}
+		found = read_messages(session, reader);
+		if (!found)
+			reader->leave = PROBE;
+	}
+}
+
+int session_turn(struct session *session, unsigned reads)
 {
 	bool rung = atomic_load(&session->rung);
 
 	if (rung)
 		hear(session);
-	if (messages)
-		read_messages(session);
-	session->kept.read |= messages;
-	return serve_posts(session, rung, !messages && !rung);
+	read_on(session, &session->reader, reads);
+	session->kept.read |= reads > 0;
+	return serve_posts(session, rung, !reads && !rung);
 }
 
 void *session_loop(void *arg)
@@ -462,6 +487,9 @@ void *session_loop(void *arg)
 	struct pollfd fds[] = {{.fd = keeps ? session->bell : -1, .events = POLLIN},
 	                       {.fd = reads ? uf_fd(session->uf) : -1, .events = POLLIN},
 	                       {.fd = session->end, .events = POLLIN}};
+	/* Another process may make its descriptor a blocking one: it is read where there is a message. */
+	unsigned most = session->options.elsewhere ? 1 : SESSION_READS;
+	struct session_reader reader = {0};
 	int timeout = -1;
 
 	while (!atomic_load(&session->ending)) {
@@ -472,8 +500,7 @@ void *session_loop(void *arg)
 		rung = fds[0].revents;
 		if (rung)
 			hear(session);
-		if (messages)
-			read_messages(session);
+		read_on(session, &reader, messages ? most : 0);
 		if (keeps) {
 			session->kept.read |= messages;
 			timeout = serve_posts(session, rung, !ready);

@@ -166,6 +166,12 @@ struct session_post {
 	enum session_when when;
 };
 
+/* What a thread that reads messages has learnt of how they come. */
+struct session_reader {
+	unsigned single; /* reads in a row that brought one message at most */
+	unsigned leave;  /* so many times it does not look at once whether another one has come */
+};
+
 /* A page that is touched again and again, and of which nothing is known. */
 struct session_stray {
 	_Atomic uint64_t page, since; /* ns: of the first of these touches */
@@ -200,7 +206,8 @@ struct session {
 	_Atomic bool ending;
 	_Atomic bool hears; /* a thread hears the bell, and keeps what is posted: one alone, as a bell is heard once */
 	struct session_kept kept;
-	_Atomic bool gone; /* the process that is served has ended */
+	struct session_reader reader; /* driven: the owner's */
+	_Atomic bool gone;            /* the process that is served has ended */
 	pthread_t *threads;
 	unsigned started;
 
@@ -221,10 +228,11 @@ void session_close(struct session *session);
 /*
  * session_turn - one round of the loop, by the owner who drives it: one caller at a time, not inside the gate
  *
- * Reads messages once, at most as many as a turn may take, if `messages` says that there may be some, and looks at what was posted. Returns how
- * many milliseconds may pass until the next turn if nothing calls for it before; -1: any time.
+ * Reads messages, and looks at what was posted. `reads`: how often it may read, as long as there are messages, before others have their turn; 0: there
+ * are none. Returns how many milliseconds may pass until the next turn if nothing calls for it before; -1: any time.
  */
-int session_turn(struct session *session, bool messages);
+int session_turn(struct session *session, unsigned reads);
+#define SESSION_READS 8u /* of one turn where nobody else waits for one */
 
 /*
  * session_apply - what a layout event does to a space of which every range has a source (layout.c)
