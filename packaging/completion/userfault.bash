@@ -25,7 +25,7 @@ _userfault_value() { # COMMAND OPTION WORD
 		;;
 	serve--allow-uid | serve-u) mapfile -t COMPREPLY < <(compgen -u -- "$3") ;;
 	serve--record | serve-r | serve--prefetch | serve-p) _userfault_paths -d "$3" ;;
-	run--manager | serve--listen | serve-l | serve--control | serve-c | stat--control | top--control | report--output)
+	run--manager | serve--listen | serve-l | serve--control | serve-c | stat--control | top--control | report--output | report-o)
 		_userfault_paths -f "$3"
 		;;
 	run--map | top--interval | serve-[sbwm]) ;;

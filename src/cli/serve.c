@@ -32,20 +32,22 @@ static void print_usage(void)
 	       "  -l, --listen SOCKET         a unix socket, or @NAME in the abstract name space\n"
 	       "  -s, --store NAME=URI        where pages come from, such as default=file:/srv/snapshot; may be "
 	       "repeated\n"
-	       "  -b, --budget SIZE           of the cache for stores that are not files; 256M\n"
-	       "  -w, --workers N             threads; one for each processor, at most 4\n"
+	       "  -b, --budget SIZE           of the cache for stores that are neither files nor memory; 256M, 0: "
+	       "none\n"
+	       "  -w, --workers N             threads, 1 to 64; one for each processor, at most 4\n"
 	       "  -r, --record DIR            what each client touches goes to files there\n"
 	       "  -p, --prefetch DIR          what was recorded there is brought before it is asked for\n"
 	       "  -c, --control SOCKET        where userfault-stat(1) and userfault-top(1) ask; or 'none'\n"
 	       "  -m, --metrics [ADDRESS:]PORT\n"
-	       "                              for Prometheus, over HTTP\n"
+	       "                              for Prometheus, over HTTP; without an address on 127.0.0.1\n"
 	       "  -u, --allow-uid USER        who may connect; may be repeated; everybody the socket's mode lets\n"
-	       "      --max-clients N         1024\n"
-	       "      --max-regions N         of one client; 65536\n"
+	       "      --max-clients N         1 to 65536; 1024\n"
+	       "      --max-regions N         of one client, 1 to 16777216; 65536\n"
 	       "      --handover-timeout SECONDS\n"
-	       "                              from the connection to the whole message; 10\n"
-	       "      --grace SECONDS         how long clients are served on after SIGTERM; 0\n"
-	       "      --no-sandbox            it keeps all its rights: for debugging\n");
+	       "                              from the connection to the whole message, 1 to 3600; 10\n"
+	       "      --grace SECONDS         how long clients are served on after SIGTERM, 0 to 86400; 0\n"
+	       "      --no-sandbox            it keeps all its rights: for debugging\n"
+	       "  -h, --help                  print this\n");
 }
 
 enum { OPT_CLIENTS = 256, OPT_REGIONS, OPT_TIMEOUT, OPT_GRACE, OPT_NO_SANDBOX };
