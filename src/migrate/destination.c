@@ -12,7 +12,7 @@
 #include "base/rawsys.h"
 #include "migrate/address.h"
 #include "migrate/destination.h"
-#include "store/thread.h"
+#include "base/thread.h"
 
 #define TIMEOUT_MS 30000
 #define TICK_NS    50000000
@@ -267,7 +267,7 @@ static int run(struct uf_destination *destination)
 	int err;
 
 	destination->running = true;
-	err = store_thread_start(&receiver, destination_receive, destination);
+	err = thread_start(&receiver, destination_receive, destination);
 	if (err) {
 		destination->running = false;
 		return err;

@@ -7,7 +7,7 @@
 #include "base/rawsys.h"
 #include "migrate/destination.h"
 #include "migrate/prompt.h"
-#include "store/thread.h"
+#include "base/thread.h"
 
 #define MESSAGES 64
 /* How often it looks at the clock, if nothing happens, ms. */
@@ -224,7 +224,7 @@ int faults_start(struct uf_destination *destination)
 		return 0;
 	destination->quit = false;
 	destination->link_in_use = false;
-	err = store_thread_start(&destination->faults_thread, serve, destination);
+	err = thread_start(&destination->faults_thread, serve, destination);
 	destination->has_faults_thread = !err;
 	return err;
 }

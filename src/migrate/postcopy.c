@@ -9,7 +9,7 @@
 
 #include "migrate/prompt.h"
 #include "migrate/source.h"
-#include "store/thread.h"
+#include "base/thread.h"
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
 #define BULK      ((size_t)64 << 10)
@@ -268,7 +268,7 @@ static int begin(struct postcopy *postcopy)
 	pthread_mutex_init(&postcopy->lock, NULL);
 	pthread_cond_init(&postcopy->ended_cond, &attr);
 	pthread_condattr_destroy(&attr);
-	err = store_thread_start(&postcopy->thread, serve_requests, postcopy);
+	err = thread_start(&postcopy->thread, serve_requests, postcopy);
 	if (err) {
 		pthread_cond_destroy(&postcopy->ended_cond);
 		pthread_mutex_destroy(&postcopy->lock);

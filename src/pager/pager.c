@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/options.h"
+#include "base/thread.h"
 #include "pager/pager.h"
 #include "store/store.h"
 #include "uffd/engine.h"
@@ -161,10 +162,8 @@ static int open_ring(struct uf_pager *pager)
 
 static int start(struct uf_pager *pager)
 {
-	signal_mask before = block_signals();
-	int err = -pthread_create(&pager->evictor, NULL, clean_evictor, pager);
+	int err = thread_start(&pager->evictor, clean_evictor, pager);
 
-	restore_signals(before);
 	pager->has_evictor = !err;
 	return err ? err : worker_start(pager);
 }

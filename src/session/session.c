@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "session/fault.h"
 #include "session/loop.h"
 #include "store/store.h"
@@ -364,18 +365,15 @@ void session_settle(struct session *session)
 static int start_threads(struct session *session)
 {
 	unsigned count = session->options.threads ? session->options.threads : 1;
-	signal_mask before;
 	int err = 0;
 
 	session->threads = calloc(count, sizeof(*session->threads));
 	if (!session->threads)
 		return -ENOMEM;
-	before = block_signals();
 	while (!err && session->started < count) {
-		err = -pthread_create(&session->threads[session->started], NULL, session_loop, session);
+		err = thread_start(&session->threads[session->started], session_loop, session);
 		session->started += !err;
 	}
-	restore_signals(before);
 	return err;
 }
 

@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "store/nbd/connection.h"
-#include "store/thread.h"
+#include "base/thread.h"
 
 /* What every server takes, says the protocol. */
 #define MOST ((uint64_t)32 << 20)
@@ -362,7 +362,7 @@ int nbd_connection_start(struct nbd_connection *connection, struct nbd_server *s
 	err = store_queue_init(&connection->queue);
 	if (err)
 		return err;
-	err = store_thread_start(&connection->thread, run, connection);
+	err = thread_start(&connection->thread, run, connection);
 	if (err)
 		store_queue_destroy(&connection->queue);
 	return err;

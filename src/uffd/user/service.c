@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
@@ -296,7 +297,6 @@ void user_service_forget(struct user_object *object)
 static int start(struct user_object *object)
 {
 	struct service *service;
-	signal_mask before;
 	pthread_t thread;
 	int err;
 
@@ -307,9 +307,7 @@ static int start(struct user_object *object)
 	object->service = service;
 	service->fds[0] = (struct pollfd){.fd = object->pending.rope, .events = POLLIN};
 	user_object_hold(object);
-	before = block_signals();
-	err = -pthread_create(&thread, NULL, run, service);
-	restore_signals(before);
+	err = thread_start(&thread, run, service);
 	if (err) {
 		user_object_release(object);
 		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
