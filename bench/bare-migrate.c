@@ -18,7 +18,7 @@
 
 #include <userfault/uffd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 #define MIB ((size_t)1 << 20)

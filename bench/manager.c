@@ -18,7 +18,7 @@
 
 #include <userfault.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 /* Handed over by one run of a side, one after the other. */

@@ -13,7 +13,7 @@
 
 #include <userfault/migrate.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "bench.h"
 

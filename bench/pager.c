@@ -7,7 +7,7 @@
 
 #include <userfault/pager.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 #define MIB ((size_t)1 << 20)

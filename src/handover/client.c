@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "handover/client.h"
 
@@ -48,10 +49,7 @@ static const char *reason(long err)
 
 static int64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64_t)(now_ns() / 1000000);
 }
 
 /* The socket is ready, or has an error to tell; false: not until `end`. */

@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "manager/ahead.h"
 #include "manager/client.h"

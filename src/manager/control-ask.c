@@ -13,7 +13,7 @@
 #include <jansson.h>
 
 #include "base/cleanup.h"
-#include "base/hist.h"
+#include "base/clock.h"
 #include "manager/control.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)

@@ -13,7 +13,7 @@
 
 #include <jansson.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/thread.h"
 #include "manager/control.h"
 

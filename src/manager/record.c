@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "manager/client.h"
 #include "manager/log.h"
 #include "manager/record.h"
@@ -66,12 +66,10 @@ static int begin_recording(struct record *record)
 	const struct client *client = record->client;
 	struct recording_about about = {.page_size = UNIT, .pid = client->record->pid, .client = client->record->id};
 	size_t ranges = space_ranges(client->space);
-	struct timespec wall;
 	char name[192];
 	int err;
 
-	clock_gettime(CLOCK_REALTIME, &wall);
-	about.started = (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec;
+	about.started = wall_ns();
 	snprintf(about.name, sizeof(about.name), "%s", client->record->name);
 	if (client->sources) {
 		const struct named_store *store = store_of(record, client->sources->store);

@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/lock.h"
 #include "manager/ahead.h"
 #include "manager/client.h"

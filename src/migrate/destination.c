@@ -10,9 +10,9 @@
 
 #include "base/options.h"
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "migrate/address.h"
 #include "migrate/destination.h"
-#include "base/thread.h"
 
 #define TIMEOUT_MS 30000
 #define TICK_NS    50000000

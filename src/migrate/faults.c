@@ -4,10 +4,11 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "migrate/destination.h"
 #include "migrate/prompt.h"
-#include "base/thread.h"
 
 #define MESSAGES 64
 /* How often it looks at the clock, if nothing happens, ms. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "migrate/destination.h"
 
 /* Who connects must have said who he is within so long, or the next one has his turn. */

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "migrate/destination.h"
 #include "uffd/user/advice.h"

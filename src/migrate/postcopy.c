@@ -7,9 +7,10 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/clock.h"
+#include "base/thread.h"
 #include "migrate/prompt.h"
 #include "migrate/source.h"
-#include "base/thread.h"
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
 #define BULK      ((size_t)64 << 10)

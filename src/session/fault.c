@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "session/fault.h"
 
 static inline void count(_Atomic uint64_t *counter)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 
-#include "store/pool.h"
 #include "base/thread.h"
+#include "store/pool.h"
 
 void store_pool_init(struct store_pool *pool, unsigned limit,
                      void (*carry_out)(void *arg, struct uf_store_request *request), void *arg)

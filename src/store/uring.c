@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/thread.h"
 #include "store/module.h"
 #include "store/queue.h"
-#include "base/thread.h"
 #include "store/uring.h"
 
 /* In flight; what is more waits. The ring for answers has twice as many places, so none is ever lost. */

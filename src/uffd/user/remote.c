@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/hist.h"
+#include "base/clock.h"
 #include "uffd/durable.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
