@@ -14,7 +14,7 @@
 /* How often it looks at the clock, if nothing happens, ms. */
 #define LOOK 100
 
-void destination_kick(struct uf_destination *destination)
+static void kick(struct uf_destination *destination)
 {
 	uint64_t one = 1;
 
@@ -237,7 +237,7 @@ void faults_end(struct uf_destination *destination)
 	pthread_mutex_lock(&destination->lock);
 	destination->quit = true;
 	pthread_mutex_unlock(&destination->lock);
-	destination_kick(destination);
+	kick(destination);
 	pthread_join(destination->faults_thread, NULL);
 	destination->has_faults_thread = false;
 	destination->link_in_use = false;
@@ -250,7 +250,7 @@ void faults_link(struct uf_destination *destination)
 	destination->link_failed = false;
 	pthread_mutex_unlock(&destination->lock);
 	atomic_store(&destination->unlinked_ns, 0);
-	destination_kick(destination);
+	kick(destination);
 }
 
 void faults_unlink(struct uf_destination *destination)
@@ -262,7 +262,7 @@ void faults_unlink(struct uf_destination *destination)
 		atomic_store(&destination->unlinked_ns, now_ns());
 	destination->linked = false;
 	while (destination->has_faults_thread && destination->link_in_use) {
-		destination_kick(destination);
+		kick(destination);
 		pthread_cond_wait(&destination->changed, &destination->lock);
 	}
 	pthread_mutex_unlock(&destination->lock);

@@ -14,7 +14,6 @@
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
 #define BULK      ((size_t)64 << 10)
-#define BULK_ONE  ((size_t)64 << 10)
 #define SHORT     (512u << 10) /* bytes that wait in the system at most */
 #define SHORT_ONE (64u << 10)
 #define URGENT    1024 /* requests that wait for the one connection; more are sent when their turn comes */
@@ -209,8 +208,7 @@ static int wait_turn(struct postcopy *postcopy, uint64_t bytes)
 static int send_all(struct postcopy *postcopy)
 {
 	struct uf_source *source = postcopy->source;
-	bool one = source->connections == 1;
-	uint64_t most = (one ? BULK_ONE : BULK) / source->regions.page_size, cursor = 0, count;
+	uint64_t most = BULK / source->regions.page_size, cursor = 0, count;
 	struct channel *channel = &source->channels[0];
 	int err = 0;
 

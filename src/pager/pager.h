@@ -104,7 +104,6 @@ int budget_init(struct uf_pager *pager);
 uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need);
 void budget_dismiss(void *arg, uint64_t bytes);
 void budget_wait(void *arg);
-void budget_wake_evictor(struct uf_pager *pager);
 /* Whether the evictor has something to do. */
 bool budget_wants(struct uf_pager *pager);
 

@@ -27,10 +27,6 @@
 /* For NEXT() where another file has the wrapper. */
 #define NEXT_ONLY(type, name, parameters) static type(*_Atomic next_##name) parameters
 
-/* A second name of a function: glibc has several of some. */
-#define WRAP_ALIAS(type, alias, name, parameters) \
-	__attribute__((visibility("default"), alias(#name))) type alias parameters
-
 #define NEXT(name) ((__typeof__(atomic_load(&next_##name)))next_function((void *_Atomic *)&next_##name, #name))
 
 static inline void *next_function(void *_Atomic *slot, const char *name)

@@ -71,11 +71,6 @@ void session_change_end(struct session *session, signal_mask before)
 	let_signals(session, before);
 }
 
-void session_count_present(struct session *session)
-{
-	atomic_store(&session->stats.present, space_present(session->space, 0, UINT64_MAX));
-}
-
 void session_count_latency(struct session *session, uint64_t start_ns)
 {
 	struct session_stats *stats = &session->stats;

@@ -336,58 +336,6 @@ int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len)
 	return 0;
 }
 
-/* Nobody works on the child's pages yet, and nobody sleeps. */
-static uint8_t inherited(uint8_t state)
-{
-	unsigned page = state & SPACE_STATE;
-
-	if (page == SPACE_FILLING || page == SPACE_LEAVING)
-		state &= (uint8_t)~SPACE_STATE;
-	return state & (uint8_t)~SPACE_WAITED;
-}
-
-/* The node still has the parent's block. */
-static int inherit(struct space *child, struct space_node *node)
-{
-	const _Atomic uint8_t *from = node->range.state;
-	size_t count = pages_of(&node->range);
-
-	node->block = space_states_new(&child->states, count, &node->range.state);
-	if (!node->block)
-		return -ENOMEM;
-	for (size_t i = space_states_used(from, 0, count); i < count; i = space_states_used(from, i + 1, count))
-		atomic_store_explicit(&node->range.state[i],
-		                      inherited(atomic_load_explicit(&from[i], memory_order_relaxed)),
-		                      memory_order_relaxed);
-	return 0;
-}
-
-int space_clone(struct space **child, const struct space *parent)
-{
-	struct space *space;
-	uint32_t done = 0;
-	int err;
-
-	err = space_new(&space);
-	if (err)
-		return err;
-	space->last_id = parent->last_id;
-	space->last_turn = parent->last_turn;
-	err = space_tree_copy(&space->tree, &parent->tree);
-	while (!err && done < space->tree.count) {
-		err = inherit(space, &space->tree.nodes[done + 1]);
-		if (!err)
-			done++;
-	}
-	if (err) {
-		space->tree.count = done;
-		space_free(space);
-		return err;
-	}
-	*child = space;
-	return 0;
-}
-
 static uint64_t present_in(const struct space_range *range, uint64_t start, uint64_t end)
 {
 	size_t from = start > range->start ? (size_t)((start - range->start) / range->unit) : 0;

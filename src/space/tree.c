@@ -50,19 +50,6 @@ static void shrink(struct space_tree *tree)
 		resize(tree, tree->capacity / 2);
 }
 
-int space_tree_copy(struct space_tree *to, const struct space_tree *from)
-{
-	int err = space_tree_reserve(to, from->count);
-
-	if (err)
-		return err;
-	memcpy(to->nodes + 1, from->nodes + 1, from->count * sizeof(*to->nodes));
-	to->root = from->root;
-	to->count = from->count;
-	to->random = from->random;
-	return 0;
-}
-
 void space_tree_free(struct space_tree *tree)
 {
 	if (tree->nodes)

@@ -378,7 +378,6 @@ struct settings {
 	uint64_t seed;
 	char **launcher;
 	int launcher_len;
-	bool stop_at_the_end;
 };
 
 static void write_store(const char *folder)

@@ -31,17 +31,18 @@ static bool whole_pages(uint64_t start, size_t len, uint64_t *end)
 	return start == page_down(start) && page_up(len) >= len && *end > start;
 }
 
-bool user_layout_concerns(uint64_t start, size_t len)
+/* Whether something is registered in [start, start + len). May be out of date when it returns. */
+static bool concerns(uint64_t start, size_t len)
 {
 	signal_mask before;
-	bool concerns;
+	bool in;
 
 	if (!len || start + len < start || !user_space_reaches(start, start + len))
 		return false;
 	before = user_space_lock();
-	concerns = user_space_in(start, start + len);
+	in = user_space_in(start, start + len);
 	user_space_unlock(before);
-	return concerns;
+	return in;
 }
 
 /*
@@ -398,8 +399,7 @@ int user_layout_madvise(uint64_t addr, size_t len, int advice)
 	case MADV_FREE:
 	case MADV_REMOVE:
 	case ADVICE_DONTNEED_LOCKED:
-		return user_layout_concerns(addr, len) ? empty_with_events(addr, end, advice)
-		                                       : raw_madvise(addr, len, advice);
+		return concerns(addr, len) ? empty_with_events(addr, end, advice) : raw_madvise(addr, len, advice);
 	case ADVICE_POPULATE_READ:
 	case ADVICE_POPULATE_WRITE:
 		user_layout_present(addr, len, advice == ADVICE_POPULATE_WRITE);
@@ -407,7 +407,7 @@ int user_layout_madvise(uint64_t addr, size_t len, int advice)
 	case ADVICE_GUARD_INSTALL:
 	case ADVICE_GUARD_REMOVE:
 		/* Guards are how pages are hidden here. */
-		return user_layout_concerns(addr, len) ? -EINVAL : raw_madvise(addr, len, advice);
+		return concerns(addr, len) ? -EINVAL : raw_madvise(addr, len, advice);
 	default:
 		return raw_madvise(addr, len, advice);
 	}
@@ -596,7 +596,7 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
 	uint64_t end;
 	long at;
 
-	if (!old_len && new_size && user_layout_concerns(addr, 1))
+	if (!old_len && new_size && concerns(addr, 1))
 		return map_twice(addr, new_size, flags, new_addr);
 	if (!whole_pages(addr, old_len, &end) || !new_len ||
 	    !(user_space_reaches(addr, end) ||
