@@ -99,7 +99,7 @@ static int sync_prepare(struct uf_dirty *tracker, struct dirty_region *region)
 static void sync_dispose(struct uf_dirty *tracker, struct dirty_region *region)
 {
 	(void)tracker;
-	dirty_unmap(region->bits, region->bits_size);
+	raw_unmap(region->bits, region->bits_size);
 }
 
 /* The pages of a word, in one go. */

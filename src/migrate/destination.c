@@ -81,12 +81,6 @@ static int make_memory(struct uf_destination *destination)
 	               : -ENOMEM;
 }
 
-static void drop(void *memory, size_t size)
-{
-	if (memory)
-		raw_munmap((uint64_t)(uintptr_t)memory, size);
-}
-
 static int empty_regions(struct uf_destination *destination)
 {
 	/* A huge page would bring neighbours of what has come with it, as zeros. Where there are none it is refused, which is as well. */
@@ -176,11 +170,11 @@ void uf_destination_close(struct uf_destination *destination)
 		address_forget(destination->listening);
 	}
 	size = BITMAP_SIZE(destination->regions.numbers);
-	drop(destination->have, size);
-	drop(destination->asked, size);
-	drop(destination->asked_ns, asked_ns_size(destination));
-	drop(destination->buffer, WIRE_RUN);
-	drop(destination->faults_buffer, WIRE_RUN);
+	raw_unmap(destination->have, size);
+	raw_unmap(destination->asked, size);
+	raw_unmap(destination->asked_ns, asked_ns_size(destination));
+	raw_unmap(destination->buffer, WIRE_RUN);
+	raw_unmap(destination->faults_buffer, WIRE_RUN);
 	free(destination->listening);
 	free(destination->state);
 	tls_close(destination->tls);

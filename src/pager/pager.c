@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/huge.h"
 #include "base/options.h"
 #include "base/thread.h"
 #include "pager/pager.h"
@@ -181,8 +182,7 @@ static void stop(struct uf_pager *pager)
 
 static void destroy(struct uf_pager *pager)
 {
-	if (pager->copies)
-		raw_munmap(address(pager->copies), COPY_BYTES);
+	raw_unmap(pager->copies, COPY_BYTES);
 	if (pager->self >= 0)
 		close(pager->self);
 	pthread_mutex_destroy(&pager->cleaning);
@@ -409,20 +409,6 @@ static int finish_map(struct uf_pager *pager, struct mapping *mapping)
 	return err;
 }
 
-static size_t huge_page_size(void)
-{
-	FILE *meminfo = fopen("/proc/meminfo", "re");
-	size_t kib = 0;
-	char line[128];
-
-	while (meminfo && !kib && fgets(line, sizeof(line), meminfo))
-		if (sscanf(line, "Hugepagesize: %zu kB", &kib) != 1)
-			kib = 0;
-	if (meminfo)
-		fclose(meminfo);
-	return kib << 10;
-}
-
 int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, uint64_t offset, uint64_t len,
                  unsigned flags, size_t unit)
 {
@@ -432,7 +418,7 @@ int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, ui
 	if (!pager || !addr)
 		return -EINVAL;
 	if (flags & UF_PAGER_HUGE) {
-		size_t huge = huge_page_size();
+		size_t huge = huge_page_bytes();
 
 		if (!huge || (unit && unit != huge))
 			return -EINVAL;

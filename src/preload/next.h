@@ -19,6 +19,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "base/rawsys.h"
+
 #define WRAP(type, name, parameters)                                          \
 	__attribute__((unused)) static type(*_Atomic next_##name) parameters; \
 	__attribute__((visibility("default"))) type name parameters;          \
@@ -46,7 +48,7 @@ static inline void *next_function(void *_Atomic *slot, const char *name)
 /* The kernel's answer as libc gives it. */
 static inline long as_libc(long result)
 {
-	if (result < 0 && result > -4096) {
+	if (raw_failed(result)) {
 		errno = (int)-result;
 		return -1;
 	}

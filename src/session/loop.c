@@ -137,7 +137,7 @@ void loop_forget(struct session *session)
 		struct session_post *piece = session->pieces;
 
 		session->pieces = piece->next;
-		raw_munmap((uint64_t)(uintptr_t)piece, POSTS_AT_ONCE * sizeof(*piece));
+		raw_unmap(piece, POSTS_AT_ONCE * sizeof(*piece));
 	}
 }
 

@@ -53,7 +53,7 @@ void space_free(struct space *space)
 	}
 	space_states_free(&space->states);
 	space_tree_free(&space->tree);
-	raw_munmap((uint64_t)(uintptr_t)space, sizeof(*space));
+	raw_unmap(space, sizeof(*space));
 }
 
 int space_new(struct space **out)

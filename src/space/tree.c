@@ -24,7 +24,7 @@ static int resize(struct space_tree *tree, uint32_t capacity)
 		                MREMAP_MAYMOVE);
 	else
 		at = (long)(uintptr_t)raw_map_own(bytes_of(capacity));
-	if (!at || (at < 0 && at > -4096))
+	if (!at || raw_failed(at))
 		return -ENOMEM;
 	tree->nodes = (struct space_node *)at;
 	tree->capacity = capacity;
@@ -52,8 +52,7 @@ static void shrink(struct space_tree *tree)
 
 void space_tree_free(struct space_tree *tree)
 {
-	if (tree->nodes)
-		raw_munmap((uint64_t)(uintptr_t)tree->nodes, bytes_of(tree->capacity));
+	raw_unmap(tree->nodes, bytes_of(tree->capacity));
 	*tree = (struct space_tree){0};
 }
 

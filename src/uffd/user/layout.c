@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/rawsys.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/event.h"
 #include "uffd/user/layout.h"
 #include "uffd/user/object.h"
@@ -100,7 +100,7 @@ long user_layout_mmap(uint64_t addr, size_t len, int prot, int flags, int fd, ui
 	if (!(flags & MAP_FIXED) || !whole_pages(addr, len, &end) || !user_space_reaches(addr, end)) {
 		at = raw_mmap(addr, len, prot, flags, fd, offset);
 		/* Fresh memory where something is registered: that must have been unmapped unseen. */
-		if ((at > 0 || at < -4095) && user_space_reaches((uint64_t)at, (uint64_t)at + page_up(len))) {
+		if (!raw_failed(at) && user_space_reaches((uint64_t)at, (uint64_t)at + page_up(len))) {
 			before = user_space_lock();
 			if (!user_space_split((uint64_t)at, (uint64_t)at + page_up(len)))
 				user_space_drop((uint64_t)at, (uint64_t)at + page_up(len));
@@ -398,14 +398,14 @@ int user_layout_madvise(uint64_t addr, size_t len, int advice)
 	case MADV_DONTNEED:
 	case MADV_FREE:
 	case MADV_REMOVE:
-	case ADVICE_DONTNEED_LOCKED:
+	case MADV_DONTNEED_LOCKED:
 		return concerns(addr, len) ? empty_with_events(addr, end, advice) : raw_madvise(addr, len, advice);
-	case ADVICE_POPULATE_READ:
-	case ADVICE_POPULATE_WRITE:
-		user_layout_present(addr, len, advice == ADVICE_POPULATE_WRITE);
+	case MADV_POPULATE_READ:
+	case MADV_POPULATE_WRITE:
+		user_layout_present(addr, len, advice == MADV_POPULATE_WRITE);
 		return raw_madvise(addr, len, advice);
-	case ADVICE_GUARD_INSTALL:
-	case ADVICE_GUARD_REMOVE:
+	case MADV_GUARD_INSTALL:
+	case MADV_GUARD_REMOVE:
 		/* Guards are how pages are hidden here. */
 		return concerns(addr, len) ? -EINVAL : raw_madvise(addr, len, advice);
 	default:
@@ -533,7 +533,7 @@ static long move_pages(struct move *move, size_t old_len, uint64_t new_addr)
 	at = err ? err
 	         : raw_syscall6(SYS_mremap, (long)move->from, (long)old_len, (long)move->new_len, move->flags,
 	                        (long)new_addr, 0);
-	if (at < 0 && at > -4096) {
+	if (raw_failed(at)) {
 		if (uneven)
 			user_space_each(move->from, old_end, settle_one, NULL);
 		return at;
@@ -556,7 +556,7 @@ static long remap(struct move *move, size_t old_len, uint64_t new_addr)
 	if (err)
 		return err;
 	at = move_pages(move, old_len, new_addr);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		return at;
 	if (fixed)
 		user_space_drop(new_addr, new_end);
@@ -577,7 +577,7 @@ static long map_twice(uint64_t addr, size_t size, int flags, uint64_t new_addr)
 	const struct user_range *range = user_space_at(addr);
 	long at = raw_syscall6(SYS_mremap, (long)addr, 0, (long)size, flags, (long)new_addr, 0);
 
-	if (range && (at > 0 || at < -4095))
+	if (range && !raw_failed(at))
 		raw_mprotect((uint64_t)at, size, range->memory.prot);
 	user_space_unlock(before);
 	return at;
@@ -604,7 +604,7 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
 		return raw_syscall6(SYS_mremap, (long)addr, (long)old_len, (long)new_len, flags, (long)new_addr, 0);
 	before = user_space_lock();
 	at = remap(&move, old_size, new_addr);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		user_events_drop(&move.events);
 	user_events_deliver(&move.events);
 	restore_signals(before);
@@ -701,7 +701,7 @@ static int hide_by_protection(struct user_range *range, void *arg)
 		if (hidden)
 			err = raw_mprotect(page, until - page, PROT_NONE);
 		if (hidden && !err)
-			err = raw_madvise(page, until - page, ADVICE_GUARD_REMOVE);
+			err = raw_madvise(page, until - page, MADV_GUARD_REMOVE);
 	}
 	if (!err)
 		return 0;

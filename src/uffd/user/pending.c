@@ -369,7 +369,7 @@ int user_pending_create(struct user_pending *pending, int open_flags)
 		return err;
 	if (socketpair(AF_UNIX, type, 0, pair)) {
 		err = -errno;
-		raw_munmap((uint64_t)(uintptr_t)pending->shared, sizeof(*pending->shared));
+		raw_unmap(pending->shared, sizeof(*pending->shared));
 		return err;
 	}
 	pending->shared->magic = MAGIC;
@@ -398,7 +398,7 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell)
 	if (err)
 		return err;
 	if (view.shared->magic != MAGIC || view.shared->slot_size != sizeof(struct user_slot)) {
-		raw_munmap((uint64_t)(uintptr_t)view.shared, sizeof(*view.shared));
+		raw_unmap(view.shared, sizeof(*view.shared));
 		return -EINVAL;
 	}
 	view.memfd = user_own(memfd);
@@ -408,7 +408,7 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell)
 
 void user_pending_dispose(struct user_pending *pending)
 {
-	raw_munmap((uint64_t)(uintptr_t)pending->shared, sizeof(*pending->shared));
+	raw_unmap(pending->shared, sizeof(*pending->shared));
 	user_own_close(pending->memfd);
 	user_own_close(pending->rope);
 }

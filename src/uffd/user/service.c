@@ -105,7 +105,7 @@ static void close_client(struct service *service, size_t i)
 {
 	user_own_close(service->clients[i].socket);
 	user_own_close(service->clients[i].life);
-	raw_munmap((uint64_t)(uintptr_t)service->clients[i].staging, STAGING_SIZE);
+	raw_unmap((void *)service->clients[i].staging, STAGING_SIZE);
 	service->count--;
 	service->clients[i] = service->clients[service->count];
 	service->fds[1 + i] = service->fds[1 + service->count];
@@ -167,8 +167,7 @@ static void attach(struct service *service, int socket, int memfd, int life)
 	answer.err = admit(service, staging, life, &answer);
 	if (answer.err) {
 		user_pass(socket, &answer, sizeof(answer), NULL, 0);
-		if (staging)
-			raw_munmap((uint64_t)(uintptr_t)staging, STAGING_SIZE);
+		raw_unmap((void *)staging, STAGING_SIZE);
 		raw_close(socket);
 		raw_close(life);
 		return;
@@ -278,7 +277,7 @@ static void *run(void *arg)
 	user_object_end(service->object);
 	service->object->service = NULL;
 	user_object_release(service->object);
-	raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
+	raw_unmap(service, sizeof(*service));
 	return NULL;
 }
 
@@ -289,8 +288,7 @@ void user_service_forget(struct user_object *object)
 	/* The parent's monitors stay attached to the parent. */
 	while (service && service->count)
 		close_client(service, service->count - 1);
-	if (service)
-		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
+	raw_unmap(service, sizeof(*service));
 	object->service = NULL;
 }
 
@@ -310,7 +308,7 @@ static int start(struct user_object *object)
 	err = thread_start(&thread, run, service);
 	if (err) {
 		user_object_release(object);
-		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
+		raw_unmap(service, sizeof(*service));
 		return err;
 	}
 	pthread_detach(thread);
