@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* pager.*: a file larger than memory, against mmap and against the barest pager. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <userfault/pager.h>

@@ -2,7 +2,6 @@
 /* The side of the control socket that asks. */
 #include <errno.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>

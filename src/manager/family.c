@@ -4,7 +4,6 @@
  * as its parent's was at that moment.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* Contracts: migrate/destination.h. */
-#include <errno.h>
 #include <poll.h>
 #include <unistd.h>
 

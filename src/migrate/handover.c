@@ -15,7 +15,6 @@
  *	                                 <-     STARTED
  */
 #include <errno.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "migrate/source.h"

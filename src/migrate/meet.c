@@ -2,7 +2,6 @@
 /* Contracts: migrate/destination.h. */
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* One thread, for what is asked for in the background: it waits for stores so that the program need not. */
-#include <errno.h>
 #include <stdlib.h>
 
 #include "base/thread.h"

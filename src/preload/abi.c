@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +20,6 @@
 #include "preload/map.h"
 #include "preload/next.h"
 #include "preload/pagemap.h"
-#include "preload/process.h"
 #include "preload/settings.h"
 #include "preload/signals.h"
 #include "uffd/trycopy.h"

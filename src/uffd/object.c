@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
-#include "base/cleanup.h"
 #include "base/options.h"
 #include "uffd/durable.h"
 #include "uffd/engine.h"

@@ -2,7 +2,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "workingset/workingset.h"
 

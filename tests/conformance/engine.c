@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "conformance/engine.h"
-#include "support/memory.h"
 #include "support/test.h"
 #include "uffd/engine.h"
 

@@ -10,9 +10,7 @@
 
 #include <userfault/handover.h>
 
-#include "command.h"
 #include "manager.h"
-#include "support/folder.h"
 #include "support/test.h"
 
 #define PAGES 4096u /* of a store */

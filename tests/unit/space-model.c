@@ -9,7 +9,6 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "space/space.h"
 #include "support/test.h"

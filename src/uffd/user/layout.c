@@ -5,6 +5,7 @@
  * can only be ended by death: a signal handler that never returned would leave an object waiting for ever.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
