@@ -172,7 +172,15 @@ void record_done(struct record *record, const struct session_done *done)
 	pthread_mutex_unlock(&record->lock);
 }
 
-void record_event(struct record *record, const struct uffd_msg *msg)
+static void add_now(struct record *record, struct recording_event *event)
+{
+	pthread_mutex_lock(&record->lock);
+	event->time = now_ns() - record->started;
+	recording_add(record->recording, event);
+	pthread_mutex_unlock(&record->lock);
+}
+
+void record_event(struct record *record, const struct uffd_msg *msg, uint64_t child)
 {
 	struct recording_event event = {.offset = RECORDING_NOWHERE};
 
@@ -193,12 +201,18 @@ void record_event(struct record *record, const struct uffd_msg *msg)
 		break;
 	default:
 		event.kind = RECORDING_FORK;
+		event.offset = child ? child : RECORDING_NOWHERE;
 		break;
 	}
-	pthread_mutex_lock(&record->lock);
-	event.time = now_ns() - record->started;
-	recording_add(record->recording, &event);
-	pthread_mutex_unlock(&record->lock);
+	add_now(record, &event);
+}
+
+void record_region(struct record *record, const struct book_entry *region)
+{
+	if (record)
+		add_now(record,
+		        &(struct recording_event){
+				.kind = RECORDING_MAP, .address = region->a, .length = region->b, .offset = region->c});
 }
 
 /* The touches of one store, in place of what an earlier client has left. */
