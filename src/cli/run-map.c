@@ -25,8 +25,8 @@ struct map {
 
 int run_maps_add(struct run_maps *maps, const char *text)
 {
-	if (maps->count == RUN_MAPS_MAX)
-		return usage_error("run: more than %d files to map", RUN_MAPS_MAX);
+	if (maps->count == MAP_FILES_MAX)
+		return usage_error("run: more than %d files to map", MAP_FILES_MAX);
 	maps->texts[maps->count++] = text;
 	return 0;
 }

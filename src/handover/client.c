@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/rawsys.h"
 #include "handover/client.h"
+#include "handover/message.h"
 
 /* Where the cause of a failure goes. */
 struct cause {
@@ -360,7 +361,7 @@ int uf_handover_size(struct uf_handover *handover, const char *store, uint64_t *
 
 	if (err)
 		return err;
-	store = store ? store : "default";
+	store = store ? store : HANDOVER_STORE;
 	if (!size || !is_name(store))
 		return because(&cause, -EINVAL, "a store has a name of 1 to %d printable bytes", UF_HANDOVER_NAME_MAX);
 	begin(&message);

@@ -70,7 +70,7 @@ static int begin_recording(struct record *record)
 	int err;
 
 	about.started = wall_ns();
-	snprintf(about.name, sizeof(about.name), "%s", client->record->name);
+	snprintf(about.name, sizeof(about.name), "%.*s", RECORDING_NAME - 1, client->record->name);
 	if (client->sources) {
 		const struct named_store *store = store_of(record, client->sources->store);
 
