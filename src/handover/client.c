@@ -126,13 +126,6 @@ int handover_connect(struct uf_handover *handover, const char *socket_path, char
 	return 0;
 }
 
-void handover_disconnect(struct uf_handover *handover)
-{
-	if (handover->fd >= 0)
-		raw_close(handover->fd);
-	handover->fd = -1;
-}
-
 /*
  * A message, sent piece by piece from a small buffer; what it has to pass goes with its first byte.
  */
@@ -463,6 +456,6 @@ void uf_handover_close(struct uf_handover *handover)
 {
 	if (!handover)
 		return;
-	handover_disconnect(handover);
+	raw_close(handover->fd);
 	free(handover);
 }

@@ -87,7 +87,7 @@ void client_turn(struct client *client, bool messages);
 /* What was said on its connection: converse.c. */
 void client_converse(struct client *client);
 
-/* Once a second: whether it lives, and has kept its time. */
+/* Again and again, after a second at the latest: whether it lives, and has kept its time. */
 void client_check(struct client *client, uint64_t now);
 
 /*

@@ -100,8 +100,8 @@ void journal_close_fd(_Atomic int *slot);
 
 /*
  * The supervisor, while there is no worker: puts what is in mailboxes into books, strikes out the forks whose children are there, frees
- * what was being made, and closes every
- * descriptor but those of the journal and the `count` ones in `keep`. 0 or -errno: then nothing was closed, and all can be tried again.
+ * what was being made, and closes every descriptor but those of the journal and the `count` ones in `keep`. 0 or -errno: then nothing was
+ * closed, and all can be tried again.
  */
 int journal_settle(struct journal *journal, const int *keep, size_t count);
 

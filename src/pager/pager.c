@@ -81,7 +81,7 @@ static const struct session_ops pager_ops = {
 	.dismiss = budget_dismiss,
 	.wait_room = budget_wait,
 	.restore = clean_restore,
-	.touched = record_touched,
+	.touched = pager_touched,
 	.failed = store_failed,
 };
 

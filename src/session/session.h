@@ -239,7 +239,10 @@ int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t feat
 signal_mask session_change_begin(struct session *session);
 void session_change_end(struct session *session, signal_mask before);
 
-/* Inside and out; between the two no wait, and no signals unless the memory is elsewhere. session_try_enter() does not wait either: false, it is not inside. */
+/*
+ * Inside and out; between the two no wait, and no signals unless the memory is elsewhere. session_try_enter() does not wait either: false, it
+ * is not inside.
+ */
 signal_mask session_enter(struct session *session);
 bool session_try_enter(struct session *session, signal_mask *before);
 void session_leave(struct session *session, signal_mask before);
