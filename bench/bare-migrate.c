@@ -6,11 +6,9 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -18,7 +16,7 @@
 
 #include <userfault/uffd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 #define MIB ((size_t)1 << 20)

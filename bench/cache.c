@@ -6,7 +6,7 @@
 
 #include <userfault/store.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 #include "store/cache.h"
 

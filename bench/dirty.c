@@ -5,7 +5,7 @@
 
 #include <userfault/dirty.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 static struct uf_dirty *tracker_of(enum uf_dirty_method method)

@@ -5,8 +5,8 @@
 
 #include <userfault/uffd.h>
 
-#include "base/placement.h"
 #include "bench.h"
+#include "placement.h"
 
 /* As many as the baseline: room for more makes the kernel look at its queue once more. */
 #define MESSAGES 1

@@ -4,7 +4,7 @@
 
 #include <userfault/uffd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 #define LEN ((size_t)FILL_MIB << 20)

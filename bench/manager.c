@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +17,7 @@
 
 #include <userfault.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 /* Handed over by one run of a side, one after the other. */

@@ -13,7 +13,7 @@
 
 #include <userfault/migrate.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "bench.h"
 
@@ -23,7 +23,7 @@
 struct meeting {
 	_Atomic int listening, ended;
 	char address[128];
-	uint64_t begun_ns, done_ns, stall_ns;
+	uint64_t begun_ns, stall_ns;
 	struct uf_migrate_statistics source, destination;
 	_Atomic size_t count;
 	double samples[65536];
@@ -208,7 +208,6 @@ static _Noreturn void destination(struct program *program)
 	must(uf_destination_address(destination, meeting->address, sizeof(meeting->address)), "uf_destination_address");
 	meeting->listening = 1;
 	must(uf_destination_run(destination, NULL), "uf_destination_run");
-	meeting->done_ns = now_ns();
 	meeting->destination.size = sizeof(meeting->destination);
 	uf_destination_stats(destination, &meeting->destination);
 	program->end = true;

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* pager.*: a file larger than memory, against mmap and against the barest pager. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include <userfault/pager.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 #define MIB ((size_t)1 << 20)

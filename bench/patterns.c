@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 /* Reads go on for so long at the most. */

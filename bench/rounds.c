@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 /* Rounds go on for this long, but for an odd number of them, from MIN to MAX. */

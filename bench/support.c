@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 
 /* Pages are touched for so long at the most: a slow machine measures fewer. */

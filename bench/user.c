@@ -11,7 +11,7 @@
 
 #include <userfault/uffd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "bench.h"
 #include "uffd/user/passing.h"
 

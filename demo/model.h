@@ -2,7 +2,8 @@
 /*
  * model.h - what a key-value server must hold: paragraphs of a text under numbered keys
  *
- * A key's value is always one of the paragraphs; which one, the model knows. Keys are independent of each other: different threads may use different keys.
+ * A key's value is always one of the paragraphs; which one, the model knows. Keys are independent of each other: different threads may use
+ * different keys.
  */
 #ifndef DEMO_MODEL_H
 #define DEMO_MODEL_H

@@ -58,7 +58,7 @@ struct uf_store_options {
  * uf_store_open - open the store that a URI names
  *
  * `cause`, of `cause_size` bytes, may be NULL; on failure it gets one line for people. -EINVAL: not a URI of a store, or an option it
- * does not know; otherwise why it cannot be opened.
+ * does not know; -E2BIG: `opts` is longer than this library knows, and asks for what it does not know; otherwise why it cannot be opened.
  */
 int uf_store_open(struct uf_store **out, const char *uri, const struct uf_store_options *opts, char *cause,
                   size_t cause_size);

@@ -256,8 +256,8 @@ int uf_wake(struct uf *uf, void *addr, size_t len);
  * uf_read - take up to `count` messages
  *
  * Returns how many were stored, at least 1. Each is a fault (UFFD_EVENT_PAGEFAULT) or a layout event; faults come before
- * events, whichever was first. A layout event lets the process go on as soon as it is read. UFFD_EVENT_FORK carries a new descriptor, arg.fork.ufd, which belongs
- * to the caller: hand it to uf_adopt() or close it.
+ * events, whichever was first. A layout event lets the process go on as soon as it is read. UFFD_EVENT_FORK carries a new descriptor,
+ * arg.fork.ufd, which belongs to the caller: hand it to uf_adopt() or close it.
  *
  * -EAGAIN   no message, or another thread resolved the fault first (never with UF_OPEN_BLOCKING)
  * -EINTR    a signal came while waiting

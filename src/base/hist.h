@@ -9,7 +9,6 @@
 #define BASE_HIST_H
 
 #include <stdint.h>
-#include <time.h>
 
 #define HIST_SUB     16 /* buckets to each power of two */
 #define HIST_BUCKETS (64 * HIST_SUB)
@@ -33,13 +32,5 @@ void hist_merge(struct hist *into, const struct hist *from);
 
 /* The value below which a share of the samples lies; share in [0, 1]. 0 when there are none. */
 uint64_t hist_quantile(const struct hist *hist, double share);
-
-static inline uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 #endif

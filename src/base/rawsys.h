@@ -10,6 +10,7 @@
 #ifndef BASE_RAWSYS_H
 #define BASE_RAWSYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -102,6 +103,12 @@ static inline int raw_gettid(void)
 	return (int)raw_syscall3(SYS_gettid, 0, 0, 0);
 }
 
+/* Of an answer that may be an address: whether it is a negated errno value. */
+static inline bool raw_failed(long answer)
+{
+	return answer < 0 && answer > -4096;
+}
+
 /* Addresses of memory are numbers here: most of what is done to it must not look like an access. */
 static inline long raw_mmap(uint64_t addr, size_t len, int prot, int flags, int fd, uint64_t offset)
 {
@@ -113,12 +120,19 @@ static inline void *raw_map_own(size_t len)
 {
 	long at = raw_mmap(0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return at < 0 && at > -4096 ? NULL : (void *)at;
+	return raw_failed(at) ? NULL : (void *)at;
 }
 
 static inline int raw_munmap(uint64_t addr, size_t len)
 {
 	return (int)raw_syscall3(SYS_munmap, (long)addr, (long)len, 0);
+}
+
+/* The same by a pointer; NULL is allowed. */
+static inline void raw_unmap(void *at, size_t len)
+{
+	if (at)
+		raw_munmap((uint64_t)(uintptr_t)at, len);
 }
 
 /* Without a place to go to: not for MREMAP_FIXED */

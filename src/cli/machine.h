@@ -6,7 +6,6 @@
 #define CLI_MACHINE_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #define MAX_POOLS 16

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <limits.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 
 #include <userfault.h>
 
+#include "base/size.h"
 #include "cli/command.h"
 #include "cli/run.h"
 #include "preload/settings.h"
@@ -25,30 +25,10 @@ struct map {
 
 int run_maps_add(struct run_maps *maps, const char *text)
 {
-	if (maps->count == RUN_MAPS_MAX)
-		return usage_error("run: more than %d files to map", RUN_MAPS_MAX);
+	if (maps->count == MAP_FILES_MAX)
+		return usage_error("run: more than %d files to map", MAP_FILES_MAX);
 	maps->texts[maps->count++] = text;
 	return 0;
-}
-
-static bool parse_size(const char *text, uint64_t *size)
-{
-	static const char units[] = "KMGT";
-	unsigned long long value;
-	const char *unit;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	unit = *end ? strchr(units, *end) : NULL;
-	if (errno || (*end && (!unit || end[1])))
-		return false;
-	if (unit && __builtin_mul_overflow(value, 1ULL << (10 * (unit - units + 1)), &value))
-		return false;
-	*size = value;
-	return value <= INT64_MAX;
 }
 
 /* PATH as it will be compared: absolute, and without links where something is there. */
@@ -86,7 +66,7 @@ static int parse(const char *text, struct map *map)
 	*map = (struct map){0};
 	if (!equals || equals == text || !len || len > UF_HANDOVER_NAME_MAX || (size_t)(equals - text) >= sizeof(given))
 		return usage_error("run: --map %s: it is PATH=STORE or PATH=STORE@OFFSET", text);
-	if (at && !parse_size(at + 1, &map->offset))
+	if (at && !size_parse(at + 1, &map->offset))
 		return usage_error("run: --map %s: an offset is digits, and perhaps K, M, G or T", text);
 	if (map->offset % (uint64_t)sysconf(_SC_PAGESIZE))
 		return usage_error("run: --map %s: the offset is not a multiple of the page size, %ld", text,

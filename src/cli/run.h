@@ -9,11 +9,11 @@
 
 #include <stddef.h>
 
-#define RUN_MAPS_MAX 64
+#include "preload/settings.h"
 
 struct run_maps {
-	const char *manager;             /* path of its socket, or NULL */
-	const char *texts[RUN_MAPS_MAX]; /* as they were given */
+	const char *manager;              /* path of its socket, or NULL */
+	const char *texts[MAP_FILES_MAX]; /* as they were given */
 	size_t count;
 };
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
+#include "base/size.h"
 #include "cli/command.h"
 #include "manager/journal.h"
 #include "manager/paths.h"
@@ -87,32 +88,6 @@ static bool number(const char *option, const char *text, unsigned long least, un
 	return true;
 }
 
-/* Bytes, with K, M, G or T. */
-static bool size(const char *text, uint64_t *out)
-{
-	static const char units[] = "KMGT";
-	char *end;
-	unsigned long long value;
-	const char *unit;
-
-	errno = 0;
-	value = strtoull(text, &end, 10);
-	unit = *end ? strchr(units, *end) : NULL;
-	if (errno || end == text || *text == '-' || (*end && (!unit || end[1]))) {
-		usage_error("serve: --budget %s: bytes are wanted, or with K, M, G, T", text);
-		return false;
-	}
-	while (unit && unit-- >= units) {
-		if (value > UINT64_MAX >> 10) {
-			usage_error("serve: --budget %s: too much", text);
-			return false;
-		}
-		value <<= 10;
-	}
-	*out = value;
-	return true;
-}
-
 static bool user(const char *text, uid_t *out)
 {
 	struct passwd *entry = getpwnam(text);
@@ -170,7 +145,10 @@ static bool take(struct parsed *parsed, int option, const char *value)
 	case 's':
 		return add_store(parsed, value);
 	case 'b':
-		return size(value, &options->budget);
+		if (size_parse(value, &options->budget))
+			return true;
+		usage_error("serve: --budget %s: bytes are wanted, or with K, M, G, T", value);
+		return false;
 	case 'w':
 		return number("workers", value, 1, JOURNAL_THREADS, &options->workers);
 	case 'r':

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "cli/command.h"
 #include "cli/top.h"

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* userfault top: what the clients of a manager do, now. */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdbool.h>

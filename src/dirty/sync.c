@@ -9,12 +9,12 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "dirty/tracker.h"
 
 #define MESSAGES 64
@@ -61,19 +61,6 @@ static void *monitor(void *arg)
 	}
 }
 
-static int start_monitor(struct uf_dirty *tracker)
-{
-	sigset_t all, before;
-	int err;
-
-	/* No handler of the program may run on the monitor: it could touch a watched page and wait for itself. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&tracker->monitor, NULL, monitor, tracker);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -err;
-}
-
 static int sync_open(struct uf_dirty *tracker, const struct uf_dirty_options *options)
 {
 	struct uf_options opts = {
@@ -89,7 +76,8 @@ static int sync_open(struct uf_dirty *tracker, const struct uf_dirty_options *op
 	if (err)
 		return err;
 	tracker->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	err = tracker->stop < 0 ? -errno : start_monitor(tracker);
+	/* No handler of the program may run on the monitor: it could touch a watched page and wait for itself. */
+	err = tracker->stop < 0 ? -errno : thread_start(&tracker->monitor, monitor, tracker);
 	if (err) {
 		if (tracker->stop >= 0)
 			raw_close(tracker->stop);
@@ -111,7 +99,7 @@ static int sync_prepare(struct uf_dirty *tracker, struct dirty_region *region)
 static void sync_dispose(struct uf_dirty *tracker, struct dirty_region *region)
 {
 	(void)tracker;
-	dirty_unmap(region->bits, region->bits_size);
+	raw_unmap(region->bits, region->bits_size);
 }
 
 /* The pages of a word, in one go. */

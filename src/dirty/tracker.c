@@ -12,12 +12,6 @@
 #define OPTIONS_SIZE_0 (offsetof(struct uf_dirty_options, flags) + sizeof(unsigned))
 #define FIRST_CAPACITY 32
 
-void dirty_unmap(void *p, size_t size)
-{
-	if (p)
-		munmap(p, size);
-}
-
 static struct uf_dirty_range *last_range(const struct dirty_answer *answer)
 {
 	return answer->count ? &answer->ranges[answer->count - 1] : NULL;
@@ -96,7 +90,7 @@ static struct dirty_list *list_new(size_t capacity)
 static void list_free(struct dirty_list *list)
 {
 	if (list)
-		dirty_unmap(list, list_size(list->capacity));
+		raw_unmap(list, list_size(list->capacity));
 }
 
 /* Puts the spare list in the place of the old one, which is the spare once the monitor cannot be in it. */
@@ -205,7 +199,7 @@ int uf_dirty_open(struct uf_dirty **out, const struct uf_dirty_options *opts)
 	pthread_mutex_init(&tracker->lock, NULL);
 	err = open_method(tracker, &options);
 	if (err) {
-		dirty_unmap(tracker, sizeof(*tracker));
+		raw_unmap(tracker, sizeof(*tracker));
 		return err;
 	}
 	*out = tracker;
@@ -379,5 +373,5 @@ void uf_dirty_close(struct uf_dirty *tracker)
 	list_free(tracker->list);
 	list_free(tracker->spare);
 	pthread_mutex_destroy(&tracker->lock);
-	dirty_unmap(tracker, sizeof(*tracker));
+	raw_unmap(tracker, sizeof(*tracker));
 }

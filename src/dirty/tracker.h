@@ -85,9 +85,6 @@ void dirty_look_wait(struct uf_dirty *tracker);
 /* The index of the region that holds addr, or of the first behind it, or list->count. */
 size_t dirty_region_at(const struct dirty_list *list, uint64_t addr);
 
-/* Takes back what raw_map_own() gave, which is certainly not in a watched heap; NULL is allowed. */
-void dirty_unmap(void *p, size_t size);
-
 extern const struct dirty_method dirty_async, dirty_sync;
 
 #endif

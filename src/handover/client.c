@@ -10,8 +10,10 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "handover/client.h"
+#include "handover/message.h"
 
 /* Where the cause of a failure goes. */
 struct cause {
@@ -48,10 +50,7 @@ static const char *reason(long err)
 
 static int64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (int64_t)(now_ns() / 1000000);
 }
 
 /* The socket is ready, or has an error to tell; false: not until `end`. */
@@ -125,13 +124,6 @@ int handover_connect(struct uf_handover *handover, const char *socket_path, char
 	}
 	handover->fd = (int)fd;
 	return 0;
-}
-
-void handover_disconnect(struct uf_handover *handover)
-{
-	if (handover->fd >= 0)
-		raw_close(handover->fd);
-	handover->fd = -1;
 }
 
 /*
@@ -362,7 +354,7 @@ int uf_handover_size(struct uf_handover *handover, const char *store, uint64_t *
 
 	if (err)
 		return err;
-	store = store ? store : "default";
+	store = store ? store : HANDOVER_STORE;
 	if (!size || !is_name(store))
 		return because(&cause, -EINVAL, "a store has a name of 1 to %d printable bytes", UF_HANDOVER_NAME_MAX);
 	begin(&message);
@@ -464,6 +456,6 @@ void uf_handover_close(struct uf_handover *handover)
 {
 	if (!handover)
 		return;
-	handover_disconnect(handover);
+	raw_close(handover->fd);
 	free(handover);
 }

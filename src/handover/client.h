@@ -3,7 +3,7 @@
  * client.h - the connection behind userfault/handover.h, for those who cannot allocate
  *
  * handover_connect() and uf_handover_size(), _give() make raw system calls and allocate nothing, so they may be used in the child of a fork
- * of a program with threads. The structure is the caller's then, and handover_disconnect() takes the place of uf_handover_close().
+ * of a program with threads. The structure is the caller's then, who closes `fd` in place of uf_handover_close().
  */
 #ifndef HANDOVER_CLIENT_H
 #define HANDOVER_CLIENT_H
@@ -20,6 +20,5 @@ struct uf_handover {
 };
 
 int handover_connect(struct uf_handover *handover, const char *socket_path, char *cause, size_t cause_size);
-void handover_disconnect(struct uf_handover *handover);
 
 #endif

@@ -108,12 +108,12 @@ static int need_number(const struct reader *reader, const char *key, uint64_t *n
 }
 
 /* 0, or -EINVAL: empty where it must not be, too long, or not to be printed. */
-static int take_text(const json_t *value, char text[HANDOVER_NAME_MAX + 1])
+static int take_text(const json_t *value, char text[UF_HANDOVER_NAME_MAX + 1])
 {
 	const char *from = json_string_value(value);
 	size_t len = from ? json_string_length(value) : 0;
 
-	if (!len || len > HANDOVER_NAME_MAX)
+	if (!len || len > UF_HANDOVER_NAME_MAX)
 		return -EINVAL;
 	for (size_t i = 0; i < len; i++)
 		if (from[i] < ' ' || from[i] > '~')

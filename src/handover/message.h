@@ -19,9 +19,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <userfault/handover.h>
+
 #define HANDOVER_MESSAGE_MAX (1u << 20) /* bytes of a message, the white space before it included */
 #define HANDOVER_REGIONS_MAX 4096       /* of one message */
-#define HANDOVER_NAME_MAX    64         /* bytes of a name: printable ASCII */
 #define HANDOVER_STORE       "default"  /* of regions that name none */
 #define HANDOVER_PAGE_MIN    4096u
 #define HANDOVER_PAGE_MAX    (1u << 30)
@@ -38,16 +39,16 @@ struct handover_region {
 	uint32_t page_size;    /* a power of two from HANDOVER_PAGE_MIN to HANDOVER_PAGE_MAX */
 	bool removed_is_store; /* what the program gives back comes from the store again; otherwise it is zeros */
 	bool prefetch;
-	char store[HANDOVER_NAME_MAX + 1];
+	char store[UF_HANDOVER_NAME_MAX + 1];
 };
 
 struct handover_message {
 	enum handover_kind kind;
-	struct handover_region *regions;   /* as they were sent; no two of them overlap */
-	size_t count;                      /* 1 to HANDOVER_REGIONS_MAX; 0 with HANDOVER_SIZE */
-	char name[HANDOVER_NAME_MAX + 1];  /* of the client, or "" */
-	char store[HANDOVER_NAME_MAX + 1]; /* HANDOVER_SIZE: whose */
-	bool numbered;                     /* it has a number, which its answer has too */
+	struct handover_region *regions;      /* as they were sent; no two of them overlap */
+	size_t count;                         /* 1 to HANDOVER_REGIONS_MAX; 0 with HANDOVER_SIZE */
+	char name[UF_HANDOVER_NAME_MAX + 1];  /* of the client, or "" */
+	char store[UF_HANDOVER_NAME_MAX + 1]; /* HANDOVER_SIZE: whose */
+	bool numbered;                        /* it has a number, which its answer has too */
 	uint64_t number;
 };
 

@@ -110,6 +110,7 @@ void book_descriptors(const struct book *book, void (*what)(void *arg, int fd), 
  *
  * append    0 or -ENOMEM; of a message of the object's, the entry that tells of it
  * forked    an entry that was a FORK has been seen to
+ * is_long   it has grown so much that it should be written anew
  * rewrite   begins a shorter log of `count` entries; they are given to book_rewrite_add(), and it counts from book_rewrite_end() on
  */
 int book_append(struct book *book, const struct book_entry *entry);

@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "manager/ahead.h"
 #include "manager/client.h"
@@ -105,7 +106,9 @@ int client_add(struct client *client, const struct book_entry *regions, size_t c
 		/* Whoever touches it before it is in the book waits: it was not answered. */
 		if (!err)
 			err = book_append(&client->book, &regions[i]);
-		if (err)
+		if (!err)
+			record_region(client->recorder, &regions[i]);
+		else
 			atomic_store(&client->broken, true);
 	}
 	if (open)
@@ -271,21 +274,26 @@ static ssize_t receive(void *arg, struct uffd_msg *msgs, size_t count)
 	return client->user ? receive_user(client, msgs, count) : receive_kernel(client, msgs, count);
 }
 
-static void on_event(void *arg, const struct uffd_msg *msg)
+/* The child's id; 0: it is not served. */
+static uint64_t make_child(struct client *client, uint64_t fd)
 {
-	struct client *client = arg;
-
-	record_event(client->recorder, msg);
-	if (msg->event != UFFD_EVENT_FORK)
-		return;
 	for (uint64_t i = book_count(&client->book); i > 0; i--) {
 		const struct book_entry *entry = book_entry(&client->book, i - 1);
 
-		if (entry->kind == BOOK_FORK && entry->a == msg->arg.fork.ufd) {
-			family_make(client, client->session.space, i - 1);
-			return;
-		}
+		if (entry->kind == BOOK_FORK && entry->a == fd)
+			return family_make(client, client->session.space, i - 1);
 	}
+	return 0;
+}
+
+static void on_event(void *arg, const struct uffd_msg *msg)
+{
+	struct client *client = arg;
+	uint64_t child = 0;
+
+	if (msg->event == UFFD_EVENT_FORK)
+		child = make_child(client, msg->arg.fork.ufd);
+	record_event(client->recorder, msg, child);
 }
 
 /*

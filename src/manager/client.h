@@ -87,7 +87,7 @@ void client_turn(struct client *client, unsigned reads);
 /* What was said on its connection: converse.c. */
 void client_converse(struct client *client);
 
-/* Once a second: whether it lives, and has kept its time. */
+/* Again and again, after a second at the latest: whether it lives, and has kept its time. */
 void client_check(struct client *client, uint64_t now);
 
 /*
@@ -132,10 +132,10 @@ void client_show(struct client *client, struct status_client *out);
  * family.c: the children of clients that fork.
  *
  * make    the child of which entry `index` of the book tells becomes a client, with the memory that `space` says; or is refused, and finds
- *         SIGBUS. With the gate of the parent's session closed, or before there is a session
+ *         SIGBUS. With the gate of the parent's session closed, or before there is a session. The child's id; 0: it was refused
  * write   how many entries a space takes in a log; and each of them
  */
-void family_make(struct client *parent, const struct space *space, uint64_t index);
+uint64_t family_make(struct client *parent, const struct space *space, uint64_t index);
 uint64_t family_count(const struct space *space);
 void family_write(const struct space *space, void (*entry)(void *arg, const struct book_entry *entry), void *arg);
 

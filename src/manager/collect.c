@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "manager/client.h"
 #include "manager/collect.h"
 #include "manager/control.h"

@@ -2,7 +2,6 @@
 /* The side of the control socket that asks. */
 #include <errno.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,7 +12,7 @@
 #include <jansson.h>
 
 #include "base/cleanup.h"
-#include "base/hist.h"
+#include "base/clock.h"
 #include "manager/control.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +13,8 @@
 
 #include <jansson.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
+#include "base/thread.h"
 #include "manager/control.h"
 
 /* How long no one is accepted when descriptors have run out: poll would return at once. */
@@ -265,19 +265,6 @@ static void *control_thread(void *arg)
 	}
 }
 
-/* Signals are for the threads that expect them. */
-static int start_thread(struct control *control)
-{
-	sigset_t all, before;
-	int err;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	err = pthread_create(&control->thread, NULL, control_thread, control);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return -err;
-}
-
 int control_start(struct control **out, int listen_fd, status_collect *collect, void *arg)
 {
 	struct control *control = calloc(1, sizeof(*control));
@@ -296,7 +283,7 @@ int control_start(struct control **out, int listen_fd, status_collect *collect, 
 	if (control->stop_fd < 0)
 		err = -errno;
 	if (!err)
-		err = start_thread(control);
+		err = thread_start(&control->thread, control_thread, control);
 	if (!err) {
 		*out = control;
 		return 0;

@@ -4,7 +4,6 @@
  * as its parent's was at that moment.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -195,11 +194,12 @@ static void refuse(struct client *parent, const struct space *space, uint64_t in
 		close(fd);
 }
 
-void family_make(struct client *parent, const struct space *space, uint64_t index)
+uint64_t family_make(struct client *parent, const struct space *space, uint64_t index)
 {
 	struct journal *journal = parent->thread->worker->journal;
 	const struct book_entry *entry = book_entry(&parent->book, index);
 	int claimed = journal_claim(journal), book;
+	uint64_t id;
 	struct journal_client *child = claimed < 0 ? NULL : &journal->client[claimed];
 
 	book = child ? write_book(space) : -EAGAIN;
@@ -207,10 +207,11 @@ void family_make(struct client *parent, const struct space *space, uint64_t inde
 		if (child)
 			journal_release(child);
 		refuse(parent, space, index, book);
-		return;
+		return 0;
 	}
 	atomic_store(&child->book, book);
 	atomic_store(&child->object, (int)entry->a);
+	id = child->id;
 	child->parent = parent->record->id;
 	child->fork = entry->id;
 	child->uid = parent->record->uid;
@@ -220,4 +221,5 @@ void family_make(struct client *parent, const struct space *space, uint64_t inde
 	book_forked(&parent->book, index);
 	atomic_store_explicit(&child->born, true, memory_order_release);
 	journal_ring(journal, journal_thread(journal, (unsigned)claimed));
+	return id;
 }

@@ -16,8 +16,8 @@ struct http;
 /*
  * http_start - answer whoever connects to `listen_fd`, a listening stream socket of any family
  *
- * The descriptor stays the caller's, who closes it after http_stop(); it becomes O_NONBLOCK. `collect` is called on this module's thread, for each request. 0;
- * -EOPNOTSUPP: built without libmicrohttpd; -ENOMEM and the like.
+ * The descriptor stays the caller's, who closes it after http_stop(); it becomes O_NONBLOCK. `collect` is called on this module's thread,
+ * for each request. 0; -EOPNOTSUPP: built without libmicrohttpd; -ENOMEM and the like.
  */
 int http_start(struct http **out, int listen_fd, status_collect *collect, void *arg);
 

@@ -4,11 +4,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
-#include <dirent.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "manager/book.h"
 #include "manager/journal.h"
@@ -21,16 +19,14 @@ int journal_open(struct journal **out, unsigned capacity, unsigned threads)
 {
 	size_t bytes = sizeof(struct journal) + capacity * sizeof(struct journal_client);
 	struct journal *journal = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct timespec wall;
 
 	if (journal == MAP_FAILED)
 		return -errno;
-	clock_gettime(CLOCK_REALTIME, &wall);
 	journal->capacity = capacity;
 	journal->threads = threads;
 	journal->bytes = bytes;
 	journal->started = now_ns();
-	journal->started_at = (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec;
+	journal->started_at = wall_ns();
 	for (unsigned i = 0; i < JOURNAL_THREADS; i++)
 		journal->bells[i] = -1;
 	/*

@@ -21,11 +21,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <userfault/handover.h>
 #include <userfault/uffd.h>
 
 #define JOURNAL_MESSAGES 64 /* taken in one read */
 #define JOURNAL_THREADS  64 /* at most */
-#define JOURNAL_NAME     64 /* bytes of a name, its end included */
 
 enum journal_state {
 	JOURNAL_FREE,
@@ -48,7 +48,7 @@ struct journal_client {
 	uint64_t since;         /* CLOCK_MONOTONIC, ns */
 	pid_t pid;              /* of whoever connected; 0: not known */
 	uid_t uid;
-	char name[JOURNAL_NAME];
+	char name[UF_HANDOVER_NAME_MAX + 1];
 };
 
 /* Messages between the kernel and a book. All zero beyond what was read: how a successor sees how many there are. */
@@ -100,8 +100,8 @@ void journal_close_fd(_Atomic int *slot);
 
 /*
  * The supervisor, while there is no worker: puts what is in mailboxes into books, strikes out the forks whose children are there, frees
- * what was being made, and closes every
- * descriptor but those of the journal and the `count` ones in `keep`. 0 or -errno: then nothing was closed, and all can be tried again.
+ * what was being made, and closes every descriptor but those of the journal and the `count` ones in `keep`. 0 or -errno: then nothing was
+ * closed, and all can be tried again.
  */
 int journal_settle(struct journal *journal, const int *keep, size_t count);
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "manager/log.h"
 
 __attribute__((format(printf, 2, 0))) static void say_list(enum log_level level, const char *format, va_list args)

@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "manager/client.h"
 #include "manager/log.h"
 #include "manager/record.h"
@@ -66,13 +66,11 @@ static int begin_recording(struct record *record)
 	const struct client *client = record->client;
 	struct recording_about about = {.page_size = UNIT, .pid = client->record->pid, .client = client->record->id};
 	size_t ranges = space_ranges(client->space);
-	struct timespec wall;
 	char name[192];
 	int err;
 
-	clock_gettime(CLOCK_REALTIME, &wall);
-	about.started = (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec;
-	snprintf(about.name, sizeof(about.name), "%s", client->record->name);
+	about.started = wall_ns();
+	snprintf(about.name, sizeof(about.name), "%.*s", RECORDING_NAME - 1, client->record->name);
 	if (client->sources) {
 		const struct named_store *store = store_of(record, client->sources->store);
 
@@ -174,7 +172,15 @@ void record_done(struct record *record, const struct session_done *done)
 	pthread_mutex_unlock(&record->lock);
 }
 
-void record_event(struct record *record, const struct uffd_msg *msg)
+static void add_now(struct record *record, struct recording_event *event)
+{
+	pthread_mutex_lock(&record->lock);
+	event->time = now_ns() - record->started;
+	recording_add(record->recording, event);
+	pthread_mutex_unlock(&record->lock);
+}
+
+void record_event(struct record *record, const struct uffd_msg *msg, uint64_t child)
 {
 	struct recording_event event = {.offset = RECORDING_NOWHERE};
 
@@ -195,12 +201,18 @@ void record_event(struct record *record, const struct uffd_msg *msg)
 		break;
 	default:
 		event.kind = RECORDING_FORK;
+		event.offset = child ? child : RECORDING_NOWHERE;
 		break;
 	}
-	pthread_mutex_lock(&record->lock);
-	event.time = now_ns() - record->started;
-	recording_add(record->recording, &event);
-	pthread_mutex_unlock(&record->lock);
+	add_now(record, &event);
+}
+
+void record_region(struct record *record, const struct book_entry *region)
+{
+	if (record)
+		add_now(record,
+		        &(struct recording_event){
+				.kind = RECORDING_MAP, .address = region->a, .length = region->b, .offset = region->c});
 }
 
 /* The touches of one store, in place of what an earlier client has left. */

@@ -11,8 +11,11 @@
 #ifndef MANAGER_RECORD_H
 #define MANAGER_RECORD_H
 
+#include <stdint.h>
+
 #include <userfault/uffd.h>
 
+struct book_entry;
 struct client;
 struct client_source;
 struct record;
@@ -24,10 +27,14 @@ struct record *record_begin(struct client *client);
 /* A source of the client's is recorded from now on. By the client's thread. */
 void record_source(struct record *record, struct client_source *source);
 
-/* A first touch; what was put in place; a layout event. On any thread. `record` may be NULL. */
+/*
+ * A first touch; what was put in place; a layout event, and of a fork the id of the child, 0: it is not served; a region that came after
+ * record_begin(). On any thread. `record` may be NULL, but for a touch.
+ */
 void record_touched(struct record *record, const struct client_source *source, uint64_t offset);
 void record_done(struct record *record, const struct session_done *done);
-void record_event(struct record *record, const struct uffd_msg *msg);
+void record_event(struct record *record, const struct uffd_msg *msg, uint64_t child);
+void record_region(struct record *record, const struct book_entry *region);
 
 /* Writes everything, and frees it. NULL is allowed. */
 void record_end(struct record *record);

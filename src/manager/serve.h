@@ -2,15 +2,17 @@
 /*
  * serve.h - the manager: one process for the page faults of many
  *
- *	supervise.c   the supervisor: accepts connections, and starts a worker anew when it dies
+ *	supervise.c   the supervisor: accepts connections, and starts a worker anew when it dies; sockets.c: what it listens on
  *	worker.c      the worker: threads that serve clients in turn
  *	client.c      one client: its memory, its faults, its layout events
  *	converse.c    what a client says on its connection
  *	family.c      the children of clients that fork
  *	journal.c     what outlives a worker; book.c: the part of it that is of one client
- *	stores.c      where pages come from
+ *	stores.c      where pages come from; ahead.c: those that nobody has asked for yet
+ *	record.c      what clients do, in files
  *	sandbox.c     what it gives up first
- *	status.c      what is shown; control.c, http.c: to whom
+ *	status*.c     what is shown, and its forms; collect.c puts it together, control.c and http.c tell it to whom asks; control-ask.c asks
+ *	paths.c       where the sockets are, unless somebody says otherwise
  *
  * Messages for people go to the standard error, one line each: log.h.
  */

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* A status as JSON, and back. The keys are documented in userfault-stat(1) and are only ever added to. */
 #include <errno.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>

@@ -102,7 +102,8 @@ static void print_stores(FILE *out, const struct status *status)
 		{"store_reads_total", "counter", "Requests to the store.", offsetof(struct status_store, reads)},
 		{"store_read_bytes_total", "counter", "Bytes read from the store.",
 	         offsetof(struct status_store, read_bytes)},
-		{"store_failures_total", "counter", "Requests to the store that failed after all attempts.",
+		{"store_failures_total", "counter",
+	         "Requests to the store that failed, those that were made again too.",
 	         offsetof(struct status_store, failures)},
 	};
 

@@ -13,9 +13,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <userfault/handover.h>
+
 #include "base/hist.h"
 
-#define STATUS_NAME 64 /* bytes of a name, with the zero at its end: what is longer is cut */
+#define STATUS_NAME (UF_HANDOVER_NAME_MAX + 1) /* with the zero at its end: what is longer is cut */
 
 enum status_engine { STATUS_ENGINE_KERNEL, STATUS_ENGINE_USER };
 
@@ -36,7 +38,7 @@ struct status_store {
 	uint64_t size;       /* bytes */
 	uint64_t reads;      /* requests */
 	uint64_t read_bytes; /* bytes */
-	uint64_t failures;   /* requests that failed after all attempts */
+	uint64_t failures;   /* attempts that failed, also those that were made again */
 };
 
 struct status_client {

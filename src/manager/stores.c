@@ -12,7 +12,7 @@ int stores_split(const char *spec, size_t *name_len)
 {
 	const char *end = strchr(spec, '=');
 
-	if (!end || end == spec || end - spec > HANDOVER_NAME_MAX)
+	if (!end || end == spec || end - spec > UF_HANDOVER_NAME_MAX)
 		return -EINVAL;
 	for (const char *c = spec; c < end; c++)
 		if (*c <= ' ' || *c > '~')

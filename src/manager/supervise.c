@@ -23,7 +23,7 @@
 #include <systemd/sd-daemon.h>
 #endif
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "manager/book.h"
 #include "manager/journal.h"
 #include "manager/log.h"

@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "base/lock.h"
 #include "manager/ahead.h"
 #include "manager/client.h"

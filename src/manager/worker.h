@@ -19,7 +19,6 @@
 #include "manager/journal.h"
 #include "manager/serve.h"
 #include "manager/sockets.h"
-#include "manager/status.h"
 #include "manager/stores.h"
 #include "session/buffers.h"
 

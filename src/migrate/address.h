@@ -3,9 +3,6 @@
 #ifndef MIGRATE_ADDRESS_H
 #define MIGRATE_ADDRESS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #define ADDRESS_CONNECTIONS 2
 
 /*

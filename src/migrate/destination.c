@@ -10,9 +10,9 @@
 
 #include "base/options.h"
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "migrate/address.h"
 #include "migrate/destination.h"
-#include "store/thread.h"
 
 #define TIMEOUT_MS 30000
 #define TICK_NS    50000000
@@ -79,12 +79,6 @@ static int make_memory(struct uf_destination *destination)
 	                       destination->faults_buffer
 	               ? 0
 	               : -ENOMEM;
-}
-
-static void drop(void *memory, size_t size)
-{
-	if (memory)
-		raw_munmap((uint64_t)(uintptr_t)memory, size);
 }
 
 static int empty_regions(struct uf_destination *destination)
@@ -176,11 +170,11 @@ void uf_destination_close(struct uf_destination *destination)
 		address_forget(destination->listening);
 	}
 	size = BITMAP_SIZE(destination->regions.numbers);
-	drop(destination->have, size);
-	drop(destination->asked, size);
-	drop(destination->asked_ns, asked_ns_size(destination));
-	drop(destination->buffer, WIRE_RUN);
-	drop(destination->faults_buffer, WIRE_RUN);
+	raw_unmap(destination->have, size);
+	raw_unmap(destination->asked, size);
+	raw_unmap(destination->asked_ns, asked_ns_size(destination));
+	raw_unmap(destination->buffer, WIRE_RUN);
+	raw_unmap(destination->faults_buffer, WIRE_RUN);
 	free(destination->listening);
 	free(destination->state);
 	tls_close(destination->tls);
@@ -267,7 +261,7 @@ static int run(struct uf_destination *destination)
 	int err;
 
 	destination->running = true;
-	err = store_thread_start(&receiver, destination_receive, destination);
+	err = thread_start(&receiver, destination_receive, destination);
 	if (err) {
 		destination->running = false;
 		return err;

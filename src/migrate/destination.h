@@ -101,14 +101,12 @@ static inline struct channel *destination_requests(struct uf_destination *destin
 	return &destination->channels[destination->connections - 1];
 }
 
-void destination_kick(struct uf_destination *destination);
-
 /*
  * meet.c
  *
- * destination_meet()    until one or two connections are a source that fits, and the two agree; those that do not are refused. 0;
- *                       -ECANCELED: woken; -ETIMEDOUT: nobody within `ms` (0: no limit); of descriptors also what was wrong
- * destination_listen..  as uf_destination_listen()
+ * destination_meet()  until one or two connections are a source that fits, and the two agree; those that do not are refused. 0;
+ *                     -ECANCELED: woken; -ETIMEDOUT: nobody within `ms` (0: no limit); of descriptors also what was wrong
+ * destination_part()  ends the connections
  */
 int destination_meet(struct uf_destination *destination, unsigned ms);
 void destination_part(struct uf_destination *destination);

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 /* Contracts: migrate/destination.h. */
-#include <errno.h>
 #include <poll.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "migrate/destination.h"
 #include "migrate/prompt.h"
-#include "store/thread.h"
 
 #define MESSAGES 64
 /* How often it looks at the clock, if nothing happens, ms. */
 #define LOOK 100
 
-void destination_kick(struct uf_destination *destination)
+static void kick(struct uf_destination *destination)
 {
 	uint64_t one = 1;
 
@@ -224,7 +224,7 @@ int faults_start(struct uf_destination *destination)
 		return 0;
 	destination->quit = false;
 	destination->link_in_use = false;
-	err = store_thread_start(&destination->faults_thread, serve, destination);
+	err = thread_start(&destination->faults_thread, serve, destination);
 	destination->has_faults_thread = !err;
 	return err;
 }
@@ -236,7 +236,7 @@ void faults_end(struct uf_destination *destination)
 	pthread_mutex_lock(&destination->lock);
 	destination->quit = true;
 	pthread_mutex_unlock(&destination->lock);
-	destination_kick(destination);
+	kick(destination);
 	pthread_join(destination->faults_thread, NULL);
 	destination->has_faults_thread = false;
 	destination->link_in_use = false;
@@ -249,7 +249,7 @@ void faults_link(struct uf_destination *destination)
 	destination->link_failed = false;
 	pthread_mutex_unlock(&destination->lock);
 	atomic_store(&destination->unlinked_ns, 0);
-	destination_kick(destination);
+	kick(destination);
 }
 
 void faults_unlink(struct uf_destination *destination)
@@ -261,7 +261,7 @@ void faults_unlink(struct uf_destination *destination)
 		atomic_store(&destination->unlinked_ns, now_ns());
 	destination->linked = false;
 	while (destination->has_faults_thread && destination->link_in_use) {
-		destination_kick(destination);
+		kick(destination);
 		pthread_cond_wait(&destination->changed, &destination->lock);
 	}
 	pthread_mutex_unlock(&destination->lock);

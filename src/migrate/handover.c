@@ -15,8 +15,8 @@
  *	                                 <-     STARTED
  */
 #include <errno.h>
-#include <string.h>
 
+#include "base/clock.h"
 #include "migrate/source.h"
 
 int source_rejected(struct uf_source *source, struct channel *channel, const struct wire_message *message)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "base/hist.h"
+#include "base/clock.h"
 #include "migrate/limit.h"
 
 /* What was not used is not saved up for longer than this. */

@@ -2,10 +2,10 @@
 /* Contracts: migrate/destination.h. */
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/clock.h"
 #include "migrate/destination.h"
 
 /* Who connects must have said who he is within so long, or the next one has his turn. */

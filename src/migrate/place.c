@@ -4,9 +4,9 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "migrate/destination.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/layout.h"
 
 static void *address_of(const struct uf_destination *destination, uint64_t page)
@@ -57,7 +57,7 @@ int place_receive(struct uf_destination *destination, struct channel *channel, c
 	/* What is there until all of it has come is neither the old content nor the new one. */
 	forget(destination, from, end);
 	/* Cheaper all at once than a fault for each page in the middle of a copy. Before Linux 5.14 those come. */
-	raw_madvise((uint64_t)(uintptr_t)address_of(destination, from), message->length, ADVICE_POPULATE_WRITE);
+	raw_madvise((uint64_t)(uintptr_t)address_of(destination, from), message->length, MADV_POPULATE_WRITE);
 	err = channel_receive_body(channel, message, address_of(destination, from));
 	if (err)
 		place_empty(destination, from, end);

@@ -7,13 +7,13 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/clock.h"
+#include "base/thread.h"
 #include "migrate/prompt.h"
 #include "migrate/source.h"
-#include "store/thread.h"
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
 #define BULK      ((size_t)64 << 10)
-#define BULK_ONE  ((size_t)64 << 10)
 #define SHORT     (512u << 10) /* bytes that wait in the system at most */
 #define SHORT_ONE (64u << 10)
 #define URGENT    1024 /* requests that wait for the one connection; more are sent when their turn comes */
@@ -208,8 +208,7 @@ static int wait_turn(struct postcopy *postcopy, uint64_t bytes)
 static int send_all(struct postcopy *postcopy)
 {
 	struct uf_source *source = postcopy->source;
-	bool one = source->connections == 1;
-	uint64_t most = (one ? BULK_ONE : BULK) / source->regions.page_size, cursor = 0, count;
+	uint64_t most = BULK / source->regions.page_size, cursor = 0, count;
 	struct channel *channel = &source->channels[0];
 	int err = 0;
 
@@ -268,7 +267,7 @@ static int begin(struct postcopy *postcopy)
 	pthread_mutex_init(&postcopy->lock, NULL);
 	pthread_cond_init(&postcopy->ended_cond, &attr);
 	pthread_condattr_destroy(&attr);
-	err = store_thread_start(&postcopy->thread, serve_requests, postcopy);
+	err = thread_start(&postcopy->thread, serve_requests, postcopy);
 	if (err) {
 		pthread_cond_destroy(&postcopy->ended_cond);
 		pthread_mutex_destroy(&postcopy->lock);

@@ -23,8 +23,7 @@ int sender_open(struct sender *sender)
 
 void sender_close(struct sender *sender)
 {
-	if (sender->entries)
-		raw_munmap((uint64_t)(uintptr_t)sender->entries, ENTRIES * sizeof(uint64_t) + WIRE_RUN);
+	raw_unmap(sender->entries, ENTRIES * sizeof(uint64_t) + WIRE_RUN);
 	if (sender->pagemap >= 0)
 		raw_close(sender->pagemap);
 	sender->entries = NULL;

@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/options.h"
 #include "base/rawsys.h"
 #include "migrate/source.h"
@@ -61,12 +62,6 @@ static int make_bitmaps(struct uf_source *source)
 	return source->todo && source->sent && source->unsure ? 0 : -ENOMEM;
 }
 
-static void drop_bitmap(struct uf_source *source, _Atomic uint64_t *map)
-{
-	if (map)
-		raw_munmap((uint64_t)(uintptr_t)map, source->bitmap_size);
-}
-
 int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regions, size_t count,
                    const struct uf_source_options *opts)
 {
@@ -107,9 +102,9 @@ void uf_source_close(struct uf_source *source)
 		return;
 	uf_dirty_close(source->tracker);
 	sender_close(&source->sender);
-	drop_bitmap(source, source->todo);
-	drop_bitmap(source, source->sent);
-	drop_bitmap(source, source->unsure);
+	raw_unmap(source->todo, source->bitmap_size);
+	raw_unmap(source->sent, source->bitmap_size);
+	raw_unmap(source->unsure, source->bitmap_size);
 	tls_close(source->tls);
 	for (unsigned i = 0; i < 2; i++)
 		channel_destroy(&source->channels[i]);

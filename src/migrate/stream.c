@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/hist.h"
+#include "base/clock.h"
 #include "migrate/stream.h"
 
 /* Beyond what one call can send or receive there is nothing to be gained. */

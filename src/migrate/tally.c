@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "migrate/tally.h"
 
 #define TICK_NS 100000000u

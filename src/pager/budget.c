@@ -35,7 +35,7 @@ bool budget_wants(struct uf_pager *pager)
 	       (atomic_load(&pager->room_wanted) && resident + atomic_load(&pager->largest_unit) > pager->budget);
 }
 
-void budget_wake_evictor(struct uf_pager *pager)
+static void wake_evictor(struct uf_pager *pager)
 {
 	/* Its bit 0 says that the evictor sleeps: mostly it does not, and then there is nobody to wake. */
 	if (!(atomic_load(&pager->evict) & 1))
@@ -87,7 +87,7 @@ uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, enum session_nee
 		room = try_admit(pager, bytes, unit, limit);
 	}
 	if ((!room && must) || atomic_load(&pager->resident) > pager->evict_above)
-		budget_wake_evictor(pager);
+		wake_evictor(pager);
 	return room;
 }
 
@@ -113,7 +113,7 @@ void budget_wait(void *arg)
 	atomic_fetch_add(&pager->room_wanted, 1);
 	room = atomic_load(&pager->room);
 	if (atomic_load(&pager->resident) + atomic_load(&pager->largest_unit) > pager->budget) {
-		budget_wake_evictor(pager);
+		wake_evictor(pager);
 		futex_wait(&pager->room, room);
 	}
 	atomic_fetch_sub(&pager->room_wanted, 1);

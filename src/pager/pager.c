@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/huge.h"
 #include "base/options.h"
+#include "base/thread.h"
 #include "pager/pager.h"
 #include "store/store.h"
 #include "uffd/engine.h"
@@ -79,7 +81,7 @@ static const struct session_ops pager_ops = {
 	.dismiss = budget_dismiss,
 	.wait_room = budget_wait,
 	.restore = clean_restore,
-	.touched = record_touched,
+	.touched = pager_touched,
 	.failed = store_failed,
 };
 
@@ -161,10 +163,8 @@ static int open_ring(struct uf_pager *pager)
 
 static int start(struct uf_pager *pager)
 {
-	signal_mask before = block_signals();
-	int err = -pthread_create(&pager->evictor, NULL, clean_evictor, pager);
+	int err = thread_start(&pager->evictor, clean_evictor, pager);
 
-	restore_signals(before);
 	pager->has_evictor = !err;
 	return err ? err : worker_start(pager);
 }
@@ -182,8 +182,7 @@ static void stop(struct uf_pager *pager)
 
 static void destroy(struct uf_pager *pager)
 {
-	if (pager->copies)
-		raw_munmap(address(pager->copies), COPY_BYTES);
+	raw_unmap(pager->copies, COPY_BYTES);
 	if (pager->self >= 0)
 		close(pager->self);
 	pthread_mutex_destroy(&pager->cleaning);
@@ -410,20 +409,6 @@ static int finish_map(struct uf_pager *pager, struct mapping *mapping)
 	return err;
 }
 
-static size_t huge_page_size(void)
-{
-	FILE *meminfo = fopen("/proc/meminfo", "re");
-	size_t kib = 0;
-	char line[128];
-
-	while (meminfo && !kib && fgets(line, sizeof(line), meminfo))
-		if (sscanf(line, "Hugepagesize: %zu kB", &kib) != 1)
-			kib = 0;
-	if (meminfo)
-		fclose(meminfo);
-	return kib << 10;
-}
-
 int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, uint64_t offset, uint64_t len,
                  unsigned flags, size_t unit)
 {
@@ -433,7 +418,7 @@ int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, ui
 	if (!pager || !addr)
 		return -EINVAL;
 	if (flags & UF_PAGER_HUGE) {
-		size_t huge = huge_page_size();
+		size_t huge = huge_page_bytes();
 
 		if (!huge || (unit && unit != huge))
 			return -EINVAL;

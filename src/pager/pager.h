@@ -3,8 +3,8 @@
  * pager.h - the pager's own: a session, and a budget
  *
  * pager.c opens and maps, and is the session's owner; budget.c tells how much memory there may be; takeout.c takes pages out, clean.c
- * sees to it that they go for good, flush.c and write.c write; workingset.c records and replays; worker.c is the thread for what is done
- * in the background.
+ * sees to it that they go for good, and rest.c keeps them until then; flush.c and write.c write; workingset.c records and replays; advice.c
+ * does what the program advises; worker.c is the thread for what is done in the background.
  *
  * Locks, in this order: `cleaning`, the session's change, the session's gate, the rest's lock. `mappings_lock` is innermost beside them.
  * `cleaning` is held by whoever takes pages out of memory or writes them to a store, through whole requests to stores; so a page is never
@@ -104,7 +104,6 @@ int budget_init(struct uf_pager *pager);
 uint64_t budget_admit(void *arg, uint64_t bytes, uint64_t unit, enum session_need need);
 void budget_dismiss(void *arg, uint64_t bytes);
 void budget_wait(void *arg);
-void budget_wake_evictor(struct uf_pager *pager);
 /* Whether the evictor has something to do. */
 bool budget_wants(struct uf_pager *pager);
 
@@ -131,6 +130,6 @@ void worker_end(struct uf_pager *pager);
 int worker_do(struct uf_pager *pager, struct job *job, bool wait);
 
 /* workingset.c */
-void record_touched(void *arg, struct session_source *source, uint64_t offset);
+void pager_touched(void *arg, struct session_source *source, uint64_t offset);
 
 #endif

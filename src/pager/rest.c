@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
-#include <string.h>
 
 #include "pager/rest.h"
 
@@ -28,12 +27,9 @@ int rest_init(struct rest *rest, size_t page, uint64_t bytes)
 
 void rest_end(struct rest *rest)
 {
-	if (rest->memory)
-		raw_munmap((uint64_t)(uintptr_t)rest->memory, (size_t)rest->slots * rest->page);
-	if (rest->slot)
-		raw_munmap((uint64_t)(uintptr_t)rest->slot, rest->slots * sizeof(*rest->slot));
-	if (rest->bucket)
-		raw_munmap((uint64_t)(uintptr_t)rest->bucket, rest->buckets * sizeof(*rest->bucket));
+	raw_unmap(rest->memory, (size_t)rest->slots * rest->page);
+	raw_unmap(rest->slot, rest->slots * sizeof(*rest->slot));
+	raw_unmap(rest->bucket, rest->buckets * sizeof(*rest->bucket));
 	*rest = (struct rest){0};
 }
 

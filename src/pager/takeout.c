@@ -3,8 +3,6 @@
  * Pages are taken out of memory to where they rest (rest.h). The hand goes round all pages, and gives those that were asked for since it came
  * by last another round. Under `cleaning`.
  */
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "pager/pager.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* One thread, for what is asked for in the background: it waits for stores so that the program need not. */
-#include <errno.h>
 #include <stdlib.h>
 
+#include "base/thread.h"
 #include "pager/pager.h"
 
 static struct job *next_job(struct uf_pager *pager)
@@ -48,15 +48,12 @@ static void *work(void *arg)
 
 int worker_start(struct uf_pager *pager)
 {
-	signal_mask before;
 	int err;
 
 	pthread_mutex_init(&pager->jobs_lock, NULL);
 	pthread_cond_init(&pager->jobs_changed, NULL);
 	pager->last_job = &pager->jobs;
-	before = block_signals();
-	err = -pthread_create(&pager->worker, NULL, work, pager);
-	restore_signals(before);
+	err = thread_start(&pager->worker, work, pager);
 	pager->has_worker = !err;
 	return err;
 }

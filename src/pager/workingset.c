@@ -10,7 +10,7 @@
  * Recording.
  */
 
-void record_touched(void *arg, struct session_source *source, uint64_t offset)
+void pager_touched(void *arg, struct session_source *source, uint64_t offset)
 {
 	struct mapping *mapping = (struct mapping *)source;
 

@@ -46,7 +46,7 @@ static struct uf_store *target_of(const struct piece *piece)
 	return piece->mapping->flags & UF_PAGER_PRIVATE ? piece->mapping->source.aside : piece->mapping->source.store;
 }
 
-static void submit_piece(struct uf_pager *pager, struct piece *piece)
+static void submit_piece(struct piece *piece)
 {
 	struct uf_store *store = target_of(piece);
 	uint64_t size = uf_store_size(store);
@@ -66,7 +66,6 @@ static void submit_piece(struct uf_pager *pager, struct piece *piece)
 		piece->request.result = err;
 		written(&piece->request);
 	}
-	(void)pager;
 }
 
 int write_all(struct uf_pager *pager, struct writing *writing)
@@ -75,7 +74,7 @@ int write_all(struct uf_pager *pager, struct writing *writing)
 
 	for (size_t i = 0; i < writing->count; i++) {
 		wait_below(writing, WRITES);
-		submit_piece(pager, &writing->pieces[i]);
+		submit_piece(&writing->pieces[i]);
 	}
 	wait_below(writing, 1);
 	for (size_t i = 0; i < writing->count; i++) {

@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +20,6 @@
 #include "preload/map.h"
 #include "preload/next.h"
 #include "preload/pagemap.h"
-#include "preload/process.h"
 #include "preload/settings.h"
 #include "preload/signals.h"
 #include "uffd/trycopy.h"
@@ -70,13 +68,13 @@ int abi_userfaultfd(int flags)
 
 #define DEVICE "/dev/userfaultfd"
 
-bool abi_is_device(const char *path)
+static bool is_device(const char *path)
 {
 	/* Compared by the program's own thread, before anything is held: the path may lie in managed memory. */
 	return path && path[0] == '/' && path[1] == 'd' && !strcmp(path, DEVICE);
 }
 
-int abi_open_device(int flags)
+static int open_device(int flags)
 {
 	int fd, err;
 
@@ -110,8 +108,8 @@ static bool creates(int flags)
 			mode = va_arg(args, int);                        \
 			va_end(args);                                    \
 		}                                                        \
-		if (abi_is_device(path))                                 \
-			return (int)as_libc(abi_open_device(flags));     \
+		if (is_device(path))                                     \
+			return (int)as_libc(open_device(flags));         \
 		user_layout_present((uintptr_t)path, 1, false);          \
 		if (map_any() && map_open(dir, path, flags, &fd))        \
 			return (int)as_libc(fd);                         \
@@ -133,8 +131,8 @@ OPEN_WRAPPER(openat64, int dir COMMA const char *path, dir COMMA path, dir, path
 	{                                                                  \
 		int fd;                                                    \
                                                                            \
-		if (abi_is_device(path))                                   \
-			return (int)as_libc(abi_open_device(flags));       \
+		if (is_device(path))                                       \
+			return (int)as_libc(open_device(flags));           \
 		if (map_any() && map_open(dir, path, flags, &fd))          \
 			return (int)as_libc(fd);                           \
 		fd = NEXT(name)(first_arguments, flags);                   \
@@ -152,7 +150,7 @@ WRAP(int, access, (const char *path, int mode))
 {
 	int result;
 
-	if (abi_is_device(path))
+	if (is_device(path))
 		return 0;
 	if (map_any() && map_access(AT_FDCWD, path, mode, 0, &result))
 		return (int)as_libc(result);
@@ -163,7 +161,8 @@ WRAP(int, access, (const char *path, int mode))
  * Requests.
  */
 
-int abi_ioctl(int fd, unsigned long request, void *arg, bool *ours)
+/* *ours: whether the descriptor was one of the user engine; if not, nothing has happened. */
+static int request_of(int fd, unsigned long request, void *arg, bool *ours)
 {
 	struct handle *handle;
 	int result;
@@ -194,7 +193,7 @@ WRAP(int, ioctl, (int fd, unsigned long request, ...))
 	va_start(args, request);
 	arg = va_arg(args, void *);
 	va_end(args);
-	result = abi_ioctl(fd, request, arg, &ours);
+	result = request_of(fd, request, arg, &ours);
 	if (ours)
 		return (int)as_libc(result);
 	if (pagemap_ioctl(fd, request, arg, &result))
@@ -245,7 +244,8 @@ static ssize_t read_object(struct uf *uf, bool blocks, void *buf, size_t size)
 	}
 }
 
-bool abi_read(int fd, void *buf, size_t size, ssize_t *result)
+/* Messages, where fd is ours: true. */
+static bool read_ours(int fd, void *buf, size_t size, ssize_t *result)
 {
 	struct handle *handle = descriptors_any() ? descriptors_get(fd, false) : NULL;
 
@@ -279,9 +279,9 @@ WRAP(ssize_t, read, (int fd, void *buf, size_t size))
 {
 	ssize_t result;
 
-	if (!abi_read(fd, buf, size, &result)) {
+	if (!read_ours(fd, buf, size, &result)) {
 		result = buffers_read(fd, buf, size);
-		if (!was_ring(fd, buf, size, result) || !abi_read(fd, buf, size, &result))
+		if (!was_ring(fd, buf, size, result) || !read_ours(fd, buf, size, &result))
 			return result;
 	}
 	return as_libc(result);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The calls by which a program changes its own layout: map-memory.h and <uffd/user/layout.h> by libc's names. */
 #include <stdarg.h>
-#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
 #include <sys/types.h>

@@ -14,7 +14,6 @@
 #include "preload/map.h"
 #include "preload/settings.h"
 #include "uffd/engine.h"
-#include "uffd/user/layout.h"
 #include "uffd/user/own.h"
 
 /* One for the process. Not allocated: it is made in children of programs with threads, too. */

@@ -9,8 +9,6 @@
 #define PRELOAD_MAP_LINK_H
 
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
 struct map_range;
 

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,11 +22,6 @@ static uint64_t page_up(uint64_t len)
 	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 
 	return (len + page_size - 1) & ~(page_size - 1);
-}
-
-static bool failed(long at)
-{
-	return at < 0 && at > -4096;
 }
 
 /*
@@ -55,7 +48,7 @@ static long place_pages(const struct map_range *range)
 	                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 	int err;
 
-	if (failed(at))
+	if (raw_failed(at))
 		return at;
 	err = map_link_give(range);
 	return err ? err : user_layout_mprotect(range->start, len, range->prot, -1);
@@ -70,7 +63,7 @@ static long place(const struct map_file *file, struct map_range range, size_t le
 	if (map_ranges_reserve(4))
 		return -ENOMEM;
 	at = map_place_void(range.start, size, range.prot, flags & KEPT_FLAGS);
-	if (failed(at))
+	if (raw_failed(at))
 		return at;
 	map_ranges_drop((uint64_t)at, (uint64_t)at + size);
 	range.start = (uint64_t)at;
@@ -132,7 +125,7 @@ static long map_over(uint64_t addr, size_t len, int prot, int flags, int fd, uin
 	signal_mask before = map_lock();
 	long at = map_ranges_reserve(1) ? -ENOMEM : user_layout_mmap(addr, len, prot, flags, fd, offset);
 
-	if (!failed(at))
+	if (!raw_failed(at))
 		map_ranges_drop((uint64_t)at, (uint64_t)at + page_up(len));
 	map_unlock(before);
 	return at;
@@ -179,7 +172,7 @@ static long remap(bool ours, uint64_t addr, size_t old_size, size_t new_size, in
 	size_t kept = old_size < new_size ? old_size : new_size;
 	long at = user_layout_mremap(addr, old_size, new_size, flags, new_addr);
 
-	if (failed(at))
+	if (raw_failed(at))
 		return at;
 	if (flags & MREMAP_FIXED)
 		map_ranges_drop((uint64_t)at, (uint64_t)at + new_size);
@@ -201,10 +194,10 @@ static long grow(struct map_range range, uint64_t addr, size_t old_size, size_t 
 	range.offset += addr - range.start;
 	range.start = flags & MREMAP_FIXED ? new_addr : 0;
 	at = place(range.file, range, new_size, flags & MREMAP_FIXED ? MAP_FIXED : 0);
-	if (failed(at))
+	if (raw_failed(at))
 		return at;
 	err = remap(true, addr, old_size, old_size, MREMAP_MAYMOVE | MREMAP_FIXED, (uint64_t)at);
-	if (!failed(err))
+	if (!raw_failed(err))
 		return at;
 	user_layout_munmap((uint64_t)at, new_size);
 	map_ranges_drop((uint64_t)at, (uint64_t)at + new_size);

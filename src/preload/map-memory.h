@@ -24,8 +24,8 @@ int map_mprotect(uint64_t addr, size_t len, int prot, int pkey);
 int map_madvise(uint64_t addr, size_t len, int advice);
 
 /*
- * A mapping for ourselves, read-only, of `len` bytes of the file from `offset` on, within its last page. Returns the address, or -errno. With map_lock() held;
- * so is map_unview().
+ * A mapping for ourselves, read-only, of `len` bytes of the file from `offset` on, within its last page. Returns the address, or -errno. With
+ * map_lock() held; so is map_unview().
  */
 long map_view(const struct map_file *file, uint64_t offset, size_t len);
 void map_unview(uint64_t addr, size_t len);

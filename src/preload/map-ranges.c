@@ -52,8 +52,7 @@ int map_ranges_reserve(size_t count)
 		return -ENOMEM;
 	for (size_t i = 0; i < ranges.count; i++)
 		list[i] = ranges.list[i];
-	if (ranges.list)
-		raw_munmap((uint64_t)(uintptr_t)ranges.list, ranges.capacity * sizeof(*list));
+	raw_unmap(ranges.list, ranges.capacity * sizeof(*list));
 	ranges.list = list;
 	ranges.capacity = capacity;
 	return 0;

@@ -53,7 +53,7 @@ static long open_window(struct window *window, const struct map_file *file, uint
 	close_window(window);
 	window->len = left < WINDOW ? left : WINDOW;
 	at = map_view(file, start, window->len);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		return at;
 	window->file = file;
 	window->number = number;

@@ -2,7 +2,6 @@
 /* What would change a served file, or take its bytes by another way. Most of it the kernel refuses by itself; here it gets its name. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>

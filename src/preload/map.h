@@ -33,8 +33,6 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-#define MAP_FILES_MAX 64
-
 struct map_file {
 	const char *path;   /* absolute, without links */
 	const char *folder; /* what it lies in */

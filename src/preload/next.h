@@ -19,6 +19,8 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "base/rawsys.h"
+
 #define WRAP(type, name, parameters)                                          \
 	__attribute__((unused)) static type(*_Atomic next_##name) parameters; \
 	__attribute__((visibility("default"))) type name parameters;          \
@@ -26,10 +28,6 @@
 
 /* For NEXT() where another file has the wrapper. */
 #define NEXT_ONLY(type, name, parameters) static type(*_Atomic next_##name) parameters
-
-/* A second name of a function: glibc has several of some. */
-#define WRAP_ALIAS(type, alias, name, parameters) \
-	__attribute__((visibility("default"), alias(#name))) type alias parameters
 
 #define NEXT(name) ((__typeof__(atomic_load(&next_##name)))next_function((void *_Atomic *)&next_##name, #name))
 
@@ -50,7 +48,7 @@ static inline void *next_function(void *_Atomic *slot, const char *name)
 /* The kernel's answer as libc gives it. */
 static inline long as_libc(long result)
 {
-	if (result < 0 && result > -4096) {
+	if (raw_failed(result)) {
 		errno = (int)-result;
 		return -1;
 	}

@@ -9,9 +9,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/types.h>
-#include <unistd.h>
 
 #include "base/rawsys.h"
 #include "preload/descriptors.h"

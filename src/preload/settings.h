@@ -23,6 +23,8 @@
 #define SETTING_TRAP    "USERFAULT_TRAP"
 #define SETTING_MAP     "USERFAULT_MAP"
 
+#define MAP_FILES_MAX 64 /* that SETTING_MAP may tell */
+
 struct settings {
 	bool kernel_first; /* ask the kernel before the user engine */
 	bool verbose;

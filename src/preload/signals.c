@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>

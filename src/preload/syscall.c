@@ -8,7 +8,6 @@
 
 #include "base/rawsys.h"
 #include "preload/abi.h"
-#include "preload/descriptors.h"
 #include "preload/map-memory.h"
 #include "preload/map.h"
 #include "preload/next.h"

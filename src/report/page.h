@@ -135,15 +135,13 @@ struct report_layer {
 	const double *values; /* rows * columns, row by row; 0: nothing */
 };
 
-#define REPORT_LAYERS 4
-
 struct report_heatmap {
 	const char *title, *text; /* text may be NULL */
 	double duration;          /* seconds, from 0 */
 	size_t columns, row_count;
 	const struct report_row *rows;
 	const struct report_layer *layers;
-	size_t layer_count; /* at most REPORT_LAYERS */
+	size_t layer_count;
 };
 
 void report_heatmap(struct report *report, const struct report_heatmap *heatmap);

@@ -5,7 +5,7 @@
  * A file: a header, the regions at the start, and a record of 48 bytes for each event, in the order in which the events were done with; little
  * endian. userfault-recording(5) is the format. A file whose writer was killed can be read up to its last whole record.
  *
- * The order of first touches, of which a working set is made, is the order of the FAULT records: a page that was brought ahead is
+ * The order of first touches, of which a working set is made, is the order of the READ and WRITE records: a page that was brought ahead is
  * touched without a fault, and is known by a PREFETCH record only.
  */
 #ifndef REPORT_RECORDING_H
@@ -26,7 +26,7 @@ enum recording_kind {
 	RECORDING_REMOVE,   /* MADV_DONTNEED and the like: [address, address + length) is zero from then on */
 	RECORDING_REMAP,  /* mremap(2): [address, address + length) is at `offset`, which is an address, from then on */
 	RECORDING_UNMAP,  /* [address, address + length) is gone */
-	RECORDING_FORK,   /* `offset`: the id of the client that the child is */
+	RECORDING_FORK,   /* `offset`: the id of the client that the child is; RECORDING_NOWHERE: it is not served */
 	RECORDING_POISON, /* [address, address + length) could not be had; `latency` as of a fault */
 	RECORDING_END,    /* the recording was closed in order; `length`: events that could not be written */
 };

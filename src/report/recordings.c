@@ -196,7 +196,9 @@ static void tell_event(const struct recording_event *event, char *text, size_t s
 {
 	char bytes[FORMAT_SIZE];
 
-	if (event->kind == RECORDING_FORK)
+	if (event->kind == RECORDING_FORK && event->offset == RECORDING_NOWHERE)
+		snprintf(text, size, "forked: the child is not served");
+	else if (event->kind == RECORDING_FORK)
 		snprintf(text, size, "forked: client %" PRIu64, event->offset);
 	else
 		snprintf(text, size, "%s: %s at 0x%" PRIx64, analysis_kind_name(event->kind),
@@ -250,6 +252,8 @@ static void layout_cell(void *arg, size_t row, size_t column, char *text, size_t
 		format_bytes(text, event->length);
 	else if (column == 4 && event->kind == RECORDING_REMAP)
 		snprintf(text, size, "to 0x%" PRIx64, event->offset);
+	else if (column == 4 && event->kind == RECORDING_FORK && event->offset == RECORDING_NOWHERE)
+		snprintf(text, size, "the child is not served");
 	else if (column == 4 && event->kind == RECORDING_FORK)
 		snprintf(text, size, "the child is client %" PRIu64, event->offset);
 }

@@ -17,8 +17,7 @@ int buffers_init(struct session_buffers *buffers)
 
 void buffers_end(struct session_buffers *buffers)
 {
-	if (buffers->memory)
-		raw_munmap((uint64_t)(uintptr_t)buffers->memory, ALL_BYTES);
+	raw_unmap(buffers->memory, ALL_BYTES);
 	buffers->memory = NULL;
 }
 

@@ -9,7 +9,6 @@
 #define SESSION_BUFFERS_H
 
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "session/fault.h"
+#include "session/loop.h"
 
 static inline void count(_Atomic uint64_t *counter)
 {
@@ -24,7 +26,8 @@ static _Atomic uint32_t *word_of(_Atomic uint8_t *state)
 	return (_Atomic uint32_t *)((uintptr_t)state & ~(uintptr_t)3);
 }
 
-bool fault_wait_for(_Atomic uint8_t *state, uint8_t byte, struct look *look)
+/* Marks the page as waited for, if its byte still is `byte`: *look tells on what to sleep. False: it has changed. [signal] */
+static bool wait_for(_Atomic uint8_t *state, uint8_t byte, struct look *look)
 {
 	uint32_t word;
 	uint8_t bytes[4];
@@ -249,7 +252,7 @@ enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool
 	case SPACE_MISSING:
 		/* Posted already, by a thread that could not do it. */
 		if (handler && (byte & SPACE_WAITED))
-			return fault_wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;
+			return wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;
 		return fill_plan(session, &range, addr, more, write, &look->fill);
 	case SPACE_CLEAN:
 	case SPACE_DIRTY:
@@ -263,7 +266,7 @@ enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool
 			fill_poison(session, addr, range.unit);
 		return handler ? STEP_LOST : STEP_DONE;
 	default:
-		return fault_wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;
+		return wait_for(state, byte, look) ? STEP_STATE : STEP_AGAIN;
 	}
 }
 
@@ -289,7 +292,7 @@ static enum step hand_over(struct session *session, uint64_t addr, bool write, s
 	if (!atomic_compare_exchange_strong(state, &byte, (uint8_t)(byte | SPACE_WAITED)))
 		return STEP_AGAIN;
 	session_post(session, addr, write, WHEN_SOON);
-	return fault_wait_for(state, byte | SPACE_WAITED, look) ? STEP_STATE : STEP_AGAIN;
+	return wait_for(state, byte | SPACE_WAITED, look) ? STEP_STATE : STEP_AGAIN;
 }
 
 static enum step try_inline(struct session *session, uint64_t addr, bool write, struct look *look)

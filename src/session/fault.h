@@ -18,7 +18,4 @@ struct look {
 enum step fault_look(struct session *session, uint64_t addr, uint64_t more, bool write, bool handler,
                      struct look *look);
 
-/* Marks the page as waited for, if its byte still is `byte`: *look tells on what to sleep. False: it has changed. [signal] */
-bool fault_wait_for(_Atomic uint8_t *state, uint8_t byte, struct look *look);
-
 #endif

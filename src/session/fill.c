@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "session/fill.h"
+#include "session/loop.h"
 #include "store/store.h"
 
 static const char zeros[1 << 16];

@@ -106,10 +106,4 @@ void fill_window(const struct space_range *range, uint64_t addr, uint64_t *start
 /* A run that was read goes as far as this: where the stream will go on. [signal] */
 void fill_window_done(const struct space_range *range, uint64_t addr, uint64_t start, uint64_t end);
 
-/* To the loop: look at this address again. [signal] */
-void session_post(struct session *session, uint64_t addr, bool write, enum session_when when);
-
-/* To the loop: bring this, as session_bring_next(). [signal] */
-void session_post_ahead(struct session *session, uint64_t addr, uint64_t len);
-
 #endif

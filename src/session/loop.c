@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "base/clock.h"
 #include "session/fault.h"
 #include "session/loop.h"
 
@@ -30,7 +30,7 @@
  * The bell, and posts.
  */
 
-void session_ring(struct session *session)
+static void ring(struct session *session)
 {
 	uint64_t one = 1;
 
@@ -59,7 +59,7 @@ static void hear(struct session *session)
 
 void session_retry(struct session *session)
 {
-	session_ring(session);
+	ring(session);
 }
 
 /* With the lock. */
@@ -100,7 +100,7 @@ static void push(struct session *session, const struct session_post *what)
 	session->posts = post;
 	lock_release(&session->posts_lock);
 	restore_signals(before);
-	session_ring(session);
+	ring(session);
 }
 
 void session_post(struct session *session, uint64_t addr, bool write, enum session_when when)
@@ -138,7 +138,7 @@ void loop_forget(struct session *session)
 		struct session_post *piece = session->pieces;
 
 		session->pieces = piece->next;
-		raw_munmap((uint64_t)(uintptr_t)piece, POSTS_AT_ONCE * sizeof(*piece));
+		raw_unmap(piece, POSTS_AT_ONCE * sizeof(*piece));
 	}
 }
 
@@ -373,7 +373,7 @@ static void apply_event(struct session *session, const struct uffd_msg *msg)
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
 	/* A page that was on its way may not be any more: who waits for it is looked at again. */
-	session_ring(session);
+	ring(session);
 }
 
 /* The end of the run of pages, one after the other, that begins with this fault and is touched in the same way. */

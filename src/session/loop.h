@@ -8,8 +8,11 @@
 /* The thread; arg is the session. */
 void *session_loop(void *arg);
 
-/* Wakes it. [signal] */
-void session_ring(struct session *session);
+/* Look at this address again. [signal] */
+void session_post(struct session *session, uint64_t addr, bool write, enum session_when when);
+
+/* Bring this, as session_bring_next(). [signal] */
+void session_post_ahead(struct session *session, uint64_t addr, uint64_t len);
 
 /* Frees what was posted and never looked at; the threads have ended. */
 void loop_forget(struct session *session);

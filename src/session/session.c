@@ -3,10 +3,11 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/thread.h"
 #include "session/fault.h"
 #include "session/loop.h"
 #include "store/store.h"
@@ -67,11 +68,6 @@ void session_change_end(struct session *session, signal_mask before)
 	gate_open(&session->gate);
 	pthread_mutex_unlock(&session->change);
 	let_signals(session, before);
-}
-
-void session_count_present(struct session *session)
-{
-	atomic_store(&session->stats.present, space_present(session->space, 0, UINT64_MAX));
 }
 
 void session_count_latency(struct session *session, uint64_t start_ns)
@@ -364,18 +360,15 @@ void session_settle(struct session *session)
 static int start_threads(struct session *session)
 {
 	unsigned count = session->options.threads ? session->options.threads : 1;
-	signal_mask before;
 	int err = 0;
 
 	session->threads = calloc(count, sizeof(*session->threads));
 	if (!session->threads)
 		return -ENOMEM;
-	before = block_signals();
 	while (!err && session->started < count) {
-		err = -pthread_create(&session->threads[session->started], NULL, session_loop, session);
+		err = thread_start(&session->threads[session->started], session_loop, session);
 		session->started += !err;
 	}
-	restore_signals(before);
 	return err;
 }
 

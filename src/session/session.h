@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * session.h - one object, one space, and the stores behind it: the fault loop of pager, manager and migration
+ * session.h - one object, one space, and the stores behind it: the fault loop of pager and manager
  *
  * A session turns faults into pages: it takes many messages at once, orders and merges them, fetches runs of pages with many reads in flight,
  * puts them in place, and keeps each page's state in the space. What it does not know is how much memory there may be, and what
@@ -218,7 +218,7 @@ struct session {
 /*
  * session_open - begin to serve `uf`, which belongs to the session from then on, on success
  *
- * The space is empty. Threads start at once, with all signals blocked; with inline faults one, for what handlers post.
+ * Its threads start at once (base/thread.h), unless it is driven. With inline faults they are for what handlers post.
  */
 int session_open(struct session *session, struct uf *uf, const struct session_options *options);
 
@@ -247,10 +247,10 @@ int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t feat
 signal_mask session_change_begin(struct session *session);
 void session_change_end(struct session *session, signal_mask before);
 
-/* Counts stats.present anew, for an owner that has set states: of a fork's child, say. Between begin and end of a change. */
-void session_count_present(struct session *session);
-
-/* Inside and out; between the two no wait, and no signals unless the memory is elsewhere. session_try_enter() does not wait either: false, it is not inside. */
+/*
+ * Inside and out; between the two no wait, and no signals unless the memory is elsewhere. session_try_enter() does not wait either: false, it
+ * is not inside.
+ */
 signal_mask session_enter(struct session *session);
 bool session_try_enter(struct session *session, signal_mask *before);
 void session_leave(struct session *session, signal_mask before);

@@ -53,7 +53,7 @@ void space_free(struct space *space)
 	}
 	space_states_free(&space->states);
 	space_tree_free(&space->tree);
-	raw_munmap((uint64_t)(uintptr_t)space, sizeof(*space));
+	raw_unmap(space, sizeof(*space));
 }
 
 int space_new(struct space **out)
@@ -333,58 +333,6 @@ int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len)
 			range_at(space, index)->turn = ++space->last_turn;
 		space_tree_shift(&space->tree, index, range_at(space, index)->start - from + to);
 	}
-	return 0;
-}
-
-/* Nobody works on the child's pages yet, and nobody sleeps. */
-static uint8_t inherited(uint8_t state)
-{
-	unsigned page = state & SPACE_STATE;
-
-	if (page == SPACE_FILLING || page == SPACE_LEAVING)
-		state &= (uint8_t)~SPACE_STATE;
-	return state & (uint8_t)~SPACE_WAITED;
-}
-
-/* The node still has the parent's block. */
-static int inherit(struct space *child, struct space_node *node)
-{
-	const _Atomic uint8_t *from = node->range.state;
-	size_t count = pages_of(&node->range);
-
-	node->block = space_states_new(&child->states, count, &node->range.state);
-	if (!node->block)
-		return -ENOMEM;
-	for (size_t i = space_states_used(from, 0, count); i < count; i = space_states_used(from, i + 1, count))
-		atomic_store_explicit(&node->range.state[i],
-		                      inherited(atomic_load_explicit(&from[i], memory_order_relaxed)),
-		                      memory_order_relaxed);
-	return 0;
-}
-
-int space_clone(struct space **child, const struct space *parent)
-{
-	struct space *space;
-	uint32_t done = 0;
-	int err;
-
-	err = space_new(&space);
-	if (err)
-		return err;
-	space->last_id = parent->last_id;
-	space->last_turn = parent->last_turn;
-	err = space_tree_copy(&space->tree, &parent->tree);
-	while (!err && done < space->tree.count) {
-		err = inherit(space, &space->tree.nodes[done + 1]);
-		if (!err)
-			done++;
-	}
-	if (err) {
-		space->tree.count = done;
-		space_free(space);
-		return err;
-	}
-	*child = space;
 	return 0;
 }
 

@@ -10,8 +10,8 @@
  * 2^64 - 1, or one of both would cut a page of a range in two. What fails leaves all as it was.
  *
  * The set of ranges is the caller's to lock; the bytes of state are atomic, and may be read and changed by whoever may search. A search
- * may be made in a signal handler: it takes no lock, no memory and little stack. space_remove() and space_clone() of a parent are
- * searches as far as that space is concerned; the others that are given a `struct space *` change it.
+ * may be made in a signal handler: it takes no lock, no memory and little stack. space_remove() is a
+ * search in this respect; the others that are given a `struct space *` change it.
  *
  * Memory: at most a byte for each page (and 1/2048 of that), and a constant for each range. States that nobody has changed take none.
  */
@@ -91,13 +91,6 @@ int space_move(struct space *space, uint64_t from, uint64_t to, uint64_t len);
  * was, but MISSING where that was FILLING, LEAVING or RESTING, with another turn. -ENOMEM: some are, some are not yet.
  */
 int space_refine(struct space *space, uint64_t start, uint64_t len, uint64_t unit);
-
-/*
- * UFFD_EVENT_FORK: the child's space, with the same ranges and ids. Its pages are as the parent's are, but those that were FILLING or
- * LEAVING are MISSING in it, and none is WAITED. Nothing that happens to one changes the other. Ids of later inserts are each space's own.
- * -ENOMEM: there is no child.
- */
-int space_clone(struct space **child, const struct space *parent);
 
 /* Bytes of [start, end) that are CLEAN or DIRTY. What nobody has ever touched is passed over quickly. */
 uint64_t space_present(const struct space *space, uint64_t start, uint64_t end);

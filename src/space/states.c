@@ -29,7 +29,7 @@ static struct space_block *map_block(struct space_states *states, size_t size)
 static void unmap_block(struct space_states *states, struct space_block *block)
 {
 	states->bytes -= block->bytes;
-	raw_munmap((uint64_t)(uintptr_t)block, block->size);
+	raw_unmap(block, block->size);
 }
 
 static struct space_block *with_room(struct space_states *states, size_t count)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
-#include <string.h>
 
 #include "base/rawsys.h"
 #include "space/tree.h"
@@ -24,7 +23,7 @@ static int resize(struct space_tree *tree, uint32_t capacity)
 		                MREMAP_MAYMOVE);
 	else
 		at = (long)(uintptr_t)raw_map_own(bytes_of(capacity));
-	if (!at || (at < 0 && at > -4096))
+	if (!at || raw_failed(at))
 		return -ENOMEM;
 	tree->nodes = (struct space_node *)at;
 	tree->capacity = capacity;
@@ -50,23 +49,9 @@ static void shrink(struct space_tree *tree)
 		resize(tree, tree->capacity / 2);
 }
 
-int space_tree_copy(struct space_tree *to, const struct space_tree *from)
-{
-	int err = space_tree_reserve(to, from->count);
-
-	if (err)
-		return err;
-	memcpy(to->nodes + 1, from->nodes + 1, from->count * sizeof(*to->nodes));
-	to->root = from->root;
-	to->count = from->count;
-	to->random = from->random;
-	return 0;
-}
-
 void space_tree_free(struct space_tree *tree)
 {
-	if (tree->nodes)
-		raw_munmap((uint64_t)(uintptr_t)tree->nodes, bytes_of(tree->capacity));
+	raw_unmap(tree->nodes, bytes_of(tree->capacity));
 	*tree = (struct space_tree){0};
 }
 

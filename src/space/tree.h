@@ -35,8 +35,6 @@ struct space_tree {
 /* Room for so many more. -ENOMEM */
 int space_tree_reserve(struct space_tree *tree, uint32_t more);
 
-/* To an empty one. -ENOMEM */
-int space_tree_copy(struct space_tree *to, const struct space_tree *from);
 void space_tree_free(struct space_tree *tree);
 size_t space_tree_memory(const struct space_tree *tree);
 

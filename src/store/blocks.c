@@ -193,24 +193,18 @@ static char *map_bytes(uint64_t len)
 	before = -(uint64_t)(uintptr_t)mapped & (HUGE_PAGE - 1);
 	bytes = mapped + before;
 	if (before)
-		raw_munmap((uint64_t)(uintptr_t)mapped, before);
-	raw_munmap((uint64_t)(uintptr_t)bytes + len, HUGE_PAGE - before);
+		raw_unmap(mapped, before);
+	raw_unmap(bytes + len, HUGE_PAGE - before);
 	/* Without it too, only slower. */
 	raw_madvise((uint64_t)(uintptr_t)bytes, len, MADV_HUGEPAGE);
 	return bytes;
 }
 
-static void unmap(void *at, size_t len)
-{
-	if (at)
-		raw_munmap((uint64_t)(uintptr_t)at, len);
-}
-
 static void unmap_all(struct blocks *blocks)
 {
-	unmap(blocks->bytes, blocks->count * STORE_CACHE_BLOCK);
-	unmap(blocks->all, blocks->count * sizeof(*blocks->all));
-	unmap((void *)blocks->chains, sizeof(*blocks->chains) << blocks->bits);
+	raw_unmap(blocks->bytes, blocks->count * STORE_CACHE_BLOCK);
+	raw_unmap(blocks->all, blocks->count * sizeof(*blocks->all));
+	raw_unmap((void *)blocks->chains, sizeof(*blocks->chains) << blocks->bits);
 }
 
 int blocks_init(struct blocks *blocks, uint64_t budget)

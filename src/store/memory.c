@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /* memory:SIZE */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "base/rawsys.h"
+#include "base/size.h"
 #include "store/store.h"
 
 /* What was never written reads as zeros, and is known to, by pieces of this size. */
@@ -62,12 +62,17 @@ static int memory_extent(void *state, uint64_t offset, uint64_t len, struct uf_e
 	return 0;
 }
 
+static size_t written_size(const struct memory *memory)
+{
+	return (memory->size + PIECE - 1) / PIECE;
+}
+
 static void memory_close(void *state)
 {
 	struct memory *memory = state;
 
-	munmap(memory->bytes, memory->size);
-	munmap((void *)memory->written, (memory->size + PIECE - 1) / PIECE);
+	raw_unmap(memory->bytes, memory->size);
+	raw_unmap((void *)memory->written, written_size(memory));
 	free(memory);
 }
 
@@ -81,54 +86,22 @@ static const struct uf_store_ops memory_ops = {
 	.close = memory_close,
 };
 
-/* Bytes, or with K, M, G, T. 0: that is no size. */
-static uint64_t parse_size(const char *text)
-{
-	static const char units[] = "KMGT";
-	unsigned shift = 0;
-	const char *unit;
-	char *end;
-	uint64_t size;
-
-	if (*text < '0' || *text > '9')
-		return 0;
-	errno = 0;
-	size = strtoumax(text, &end, 10);
-	if (errno)
-		return 0;
-	unit = *end ? strchr(units, *end) : NULL;
-	if (unit) {
-		shift = 10 * (unsigned)(unit - units + 1);
-		end++;
-	}
-	return *end || size > (uint64_t)INT64_MAX >> shift ? 0 : size << shift;
-}
-
-static void *map(uint64_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 int store_open_memory(struct store_opened *opened, const char *rest, unsigned flags, struct uf_store_cause *cause)
 {
-	uint64_t size = parse_size(rest);
+	uint64_t size = 0;
 	struct memory *memory;
 
 	(void)flags;
-	if (!size)
+	if (!size_parse(rest, &size) || !size)
 		return store_fail(cause, -EINVAL, "no size: digits, and perhaps K, M, G or T");
 	memory = calloc(1, sizeof(*memory));
 	if (!memory)
 		return -ENOMEM;
 	memory->size = size;
-	memory->bytes = map(size);
-	memory->written = map((size + PIECE - 1) / PIECE);
+	memory->bytes = raw_map_own(size);
+	memory->written = raw_map_own(written_size(memory));
 	if (!memory->bytes || !memory->written) {
-		if (memory->bytes)
-			munmap(memory->bytes, size);
-		free(memory);
+		memory_close(memory);
 		return store_fail(cause, -ENOMEM, "so much cannot be mapped");
 	}
 	*opened = (struct store_opened){

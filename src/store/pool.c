@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 
+#include "base/thread.h"
 #include "store/pool.h"
-#include "store/thread.h"
 
 void store_pool_init(struct store_pool *pool, unsigned limit,
                      void (*carry_out)(void *arg, struct uf_store_request *request), void *arg)
@@ -54,7 +54,7 @@ int store_pool_add(struct store_pool *pool, struct uf_store_request *request)
 
 	pthread_mutex_lock(&pool->lock);
 	if (pool->queued >= pool->idle && pool->count < pool->limit &&
-	    !store_thread_start(&pool->threads[pool->count], run, pool))
+	    !thread_start(&pool->threads[pool->count], run, pool))
 		pool->count++;
 	if (pool->count) {
 		request->next = NULL;

@@ -2,7 +2,7 @@
 /*
  * pool.h - threads that carry out a store's requests
  *
- * As many as there is work for, up to a limit; they start when they are needed, with all signals blocked, and end with the pool.
+ * As many as there is work for, up to a limit; they start when they are needed (base/thread.h), and end with the pool.
  */
 #ifndef STORE_POOL_H
 #define STORE_POOL_H

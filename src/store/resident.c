@@ -35,15 +35,15 @@ void resident_init(struct resident *resident, int fd, uint64_t size)
 	if (resident->seen)
 		resident->memory = memory;
 	else
-		raw_munmap((uint64_t)(uintptr_t)memory, size);
+		raw_unmap(memory, size);
 }
 
 void resident_end(struct resident *resident)
 {
 	if (!resident->memory)
 		return;
-	raw_munmap((uint64_t)(uintptr_t)resident->memory, resident->size);
-	raw_munmap((uint64_t)(uintptr_t)resident->seen, (resident->size + BLOCK - 1) / BLOCK);
+	raw_unmap(resident->memory, resident->size);
+	raw_unmap(resident->seen, (resident->size + BLOCK - 1) / BLOCK);
 }
 
 static uint8_t ask(const struct resident *resident, int fd, uint64_t block)

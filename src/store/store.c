@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/futex.h"
+#include "base/options.h"
 #include "store/module.h"
 #include "store/pool.h"
 #include "store/store.h"
@@ -343,13 +344,13 @@ int uf_store_submit(struct uf_store *store, struct uf_store_request *request)
 
 static int take_options(struct uf_store_options *options, const struct uf_store_options *opts)
 {
-	size_t size = opts ? opts->size : 0;
+	size_t first = offsetof(struct uf_store_options, arg) + sizeof(opts->arg);
+	int err;
 
 	*options = (struct uf_store_options){0};
-	if (opts && size < offsetof(struct uf_store_options, arg) + sizeof(opts->arg))
-		return -EINVAL;
-	if (opts)
-		memcpy(options, opts, size < sizeof(*options) ? size : sizeof(*options));
+	err = opts ? options_take(options, sizeof(*options), opts, first) : 0;
+	if (err)
+		return err;
 	if ((options->flags & ~UF_STORE_READ_ONLY) || options->threads > POOL_THREADS)
 		return -EINVAL;
 	options->attempts = options->attempts ? options->attempts : DEFAULT_ATTEMPTS;

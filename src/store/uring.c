@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/thread.h"
 #include "store/module.h"
 #include "store/queue.h"
-#include "store/thread.h"
 #include "store/uring.h"
 
 /* In flight; what is more waits. The ring for answers has twice as many places, so none is ever lost. */
@@ -163,7 +163,7 @@ static int begin(struct ring *ring)
 
 	if (err)
 		return err;
-	err = store_thread_start(&ring->thread, run, ring);
+	err = thread_start(&ring->thread, run, ring);
 	if (err)
 		store_queue_destroy(&ring->queue);
 	return err;

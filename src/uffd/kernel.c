@@ -65,12 +65,12 @@ static int is_enabled(int fd)
 
 static int kernel_recognise(int fd, uint64_t *features, void **state)
 {
-	(void)state;
 	static const char anon_inode[] = "anon_inode:[userfaultfd]";
 	char path[64], link[64], info[512], *api;
 	ssize_t len;
 	int err;
 
+	(void)state;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	len = raw_syscall6(SYS_readlinkat, AT_FDCWD, (long)path, (long)link, sizeof(link) - 1, 0, 0);
 	if (len < 0)

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
-#include "base/cleanup.h"
 #include "base/options.h"
 #include "uffd/durable.h"
 #include "uffd/engine.h"
@@ -456,10 +455,9 @@ void uf_hang_up(struct uf *uf)
 bool uf_lives(struct uf *uf)
 {
 	/* No copy from there to there can succeed, and only of a process that is gone is it said. */
-	struct uffdio_copy nothing = {.dst = 0, .src = 0, .len = 4096};
+	struct uffdio_copy nothing = {.dst = 0, .src = 0, .len = (uint64_t)sysconf(_SC_PAGESIZE)};
 
 	if (uf->ops->lives)
 		return uf->ops->lives(uf);
-	nothing.len = (uint64_t)sysconf(_SC_PAGESIZE);
 	return uf->ops->ioctl(uf, UFFDIO_COPY, &nothing) != -ESRCH;
 }

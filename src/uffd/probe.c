@@ -9,14 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/cleanup.h"
+#include "base/huge.h"
 #include "base/pagemap.h"
 #include "base/rawsys.h"
 #include "uffd/engine.h"
-
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#endif
 
 #define OPEN_FLAGS (O_CLOEXEC | O_NONBLOCK)
 
@@ -118,16 +116,6 @@ static enum uf_obstacle diagnose(const struct uf_probe_result *probe, enum uf_wa
 	return way == UF_WAY_DEVICE ? diagnose_device(err) : diagnose_syscall(probe, way);
 }
 
-/* The default size, which is what MAP_HUGETLB maps; 0 when there is none. */
-static size_t huge_page_size(void)
-{
-	char meminfo[8192], *line;
-
-	read_start("/proc/meminfo", meminfo, sizeof(meminfo));
-	line = strstr(meminfo, "\nHugepagesize:");
-	return line ? strtoul(line + strlen("\nHugepagesize:"), NULL, 10) * 1024 : 0;
-}
-
 /* One page of each memory type; NULL for a type that this machine does not have. */
 struct scratch {
 	void *page[UF_MEMORY_COUNT];
@@ -151,7 +139,7 @@ static int scratch_map(struct scratch *scratch)
 	};
 
 	for (int memory = 0; memory < UF_MEMORY_COUNT; memory++) {
-		size_t size = memory == UF_MEMORY_HUGETLB ? huge_page_size() : (size_t)sysconf(_SC_PAGESIZE);
+		size_t size = memory == UF_MEMORY_HUGETLB ? huge_page_bytes() : (size_t)sysconf(_SC_PAGESIZE);
 		void *page = size ? mmap(NULL, size, PROT_READ | PROT_WRITE, flags[memory] | MAP_ANONYMOUS, -1, 0)
 		                  : MAP_FAILED;
 

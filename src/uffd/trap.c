@@ -12,7 +12,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <string.h>
 
 #include "base/futex.h"
 #include "base/rawsys.h"
@@ -38,7 +37,7 @@ struct range_array {
 
 #define FIRST_CAPACITY 128
 
-/* All the library keeps for the whole process. */
+/* One for the process. */
 static struct {
 	pthread_mutex_t lock;      /* serializes changes; taken with signals blocked, and inside no other lock */
 	uint64_t blocked_from;     /* the mask before that, as the kernel has it; under lock */

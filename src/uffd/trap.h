@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * trap.h - the one signal handler of the library, and the ranges it serves
+ * trap.h - the SIGBUS handler, and the ranges it serves: objects of the kernel that have a handler (the user engine traps SIGSEGV: user/segv.c)
  *
  * A range is added when an object with a handler registers it, and removed when it unregisters it. A SIGBUS with
  * BUS_ADRERR inside a range goes to the object's handler; every other one takes the way it would have taken without us.

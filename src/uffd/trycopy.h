@@ -2,9 +2,9 @@
 /*
  * trycopy.h - a copy to or from memory that may not be there
  *
- * Memory that is served by the user engine is waited for, as by any other access; what cannot be accessed, or is
- * poisoned, ends the copy with an error, and not the process with a signal. Without a system call. The SIGSEGV handler that makes it so is the user engine's: before that is
- * installed, and while SIGSEGV is blocked, this is memcpy(3).
+ * Memory that is served by the user engine is waited for, as by any other access; what cannot be accessed, or is poisoned, ends the copy with
+ * an error, and not the process with a signal. Without a system call. The SIGSEGV handler that makes it so is the user engine's: before that
+ * is installed, and while SIGSEGV is blocked, this is memcpy(3).
  */
 #ifndef UFFD_TRYCOPY_H
 #define UFFD_TRYCOPY_H

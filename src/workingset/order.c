@@ -24,10 +24,8 @@ int workingset_order_init(struct workingset_order *order, uint64_t pages, uint64
 
 void workingset_order_end(struct workingset_order *order)
 {
-	if (order->numbers)
-		raw_munmap((uint64_t)(uintptr_t)order->numbers, order->most * sizeof(*order->numbers));
-	if (order->touched)
-		raw_munmap((uint64_t)(uintptr_t)order->touched, bits_len(order));
+	raw_unmap(order->numbers, order->most * sizeof(*order->numbers));
+	raw_unmap(order->touched, bits_len(order));
 	*order = (struct workingset_order){0};
 }
 

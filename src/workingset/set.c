@@ -2,7 +2,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "workingset/workingset.h"
 
@@ -45,47 +44,6 @@ int workingset_from_order(struct workingset **out, const struct workingset_order
 bool workingset_fits(const struct workingset *set, uint64_t size, uint64_t print)
 {
 	return (!set->size || !size || set->size == size) && (!set->print || !print || set->print == print);
-}
-
-static int by_number(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* The offsets of `older` that are not in `known`, which is sorted, behind those of `set`. */
-static void add_others(struct workingset *set, uint64_t room, const struct workingset *older, const uint64_t *known,
-                       uint64_t count)
-{
-	for (uint64_t i = 0; i < older->count && set->count < room; i++)
-		if (!bsearch(&older->offsets[i], known, count, sizeof(*known), by_number))
-			set->offsets[set->count++] = older->offsets[i];
-}
-
-int workingset_merge(struct workingset **out, const struct workingset *newer, const struct workingset *older)
-{
-	bool same = older->unit == newer->unit && workingset_fits(older, newer->size, newer->print);
-	uint64_t room = newer->count + (same ? older->count : 0), len = newer->count * sizeof(newer->offsets[0]);
-	uint64_t *known = malloc(len + 1);
-	struct workingset *set;
-
-	room = room < WORKINGSET_MOST ? room : WORKINGSET_MOST;
-	set = new_set(room);
-	if (!known || !set) {
-		free(known);
-		free(set);
-		return -ENOMEM;
-	}
-	memcpy(set, newer, sizeof(*set) + len);
-	if (same) {
-		memcpy(known, newer->offsets, len);
-		qsort(known, newer->count, sizeof(*known), by_number);
-		add_others(set, room, older, known, newer->count);
-	}
-	free(known);
-	*out = set;
-	return 0;
 }
 
 /*

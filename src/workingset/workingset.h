@@ -74,12 +74,6 @@ void workingset_order_add(struct workingset_order *order, uint64_t page);
 /* Of the touches so far, while others may add; page 0 lies at `base` in the store. `size` and `print` are the caller's to fill in. -ENODATA: none. */
 int workingset_from_order(struct workingset **out, const struct workingset_order *order, uint64_t unit, uint64_t base);
 
-/*
- * What two runs have touched: the newer one's pages, and behind them what only the older one had, up to WORKINGSET_MOST. If they are not
- * of the same store, or of other units, the newer alone.
- */
-int workingset_merge(struct workingset **out, const struct workingset *newer, const struct workingset *older);
-
 /* Whether it was recorded from a store of this size and print; what is unknown (0) on either side fits. */
 bool workingset_fits(const struct workingset *set, uint64_t size, uint64_t print);
 

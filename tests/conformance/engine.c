@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "conformance/engine.h"
-#include "support/memory.h"
 #include "support/test.h"
 #include "uffd/engine.h"
 
@@ -136,7 +135,8 @@ void need_kernel_faults(void)
 		SKIP("without CAP_SYS_PTRACE the kernel's own accesses are not served");
 }
 
-void need_fork_events(void)
+/* Skips the test unless EVENT_FORK is not only offered but granted. */
+static void need_fork_events(void)
 {
 	struct uf *uf;
 

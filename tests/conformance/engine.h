@@ -36,9 +36,6 @@ bool on_the_kernel(void);
 /* Skips the test unless accesses by the kernel itself, in a system call, are served. */
 void need_kernel_faults(void);
 
-/* Skips the test unless EVENT_FORK is not only offered but granted. */
-void need_fork_events(void);
-
 /* Options for uf_open() that lead to the engine under test. */
 struct uf_options options(uint64_t required);
 

@@ -2,7 +2,6 @@
 /* Non-cooperative userfaultfd: fork(2), with and without its event. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Minor faults and UFFDIO_CONTINUE: the page is in the file, and not in this mapping. */
 #include <errno.h>
-#include <string.h>
 
 #include "conformance/scene.h"
 #include "support/actor.h"

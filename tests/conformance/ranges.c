@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What is wrong in the same way for every request: a range, a mode, a missing argument, a layout, a process. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>

@@ -18,7 +18,7 @@ static void check_name(const char *name)
 {
 	size_t len = strlen(name);
 
-	MUST(len <= HANDOVER_NAME_MAX);
+	MUST(len <= UF_HANDOVER_NAME_MAX);
 	for (size_t i = 0; i < len; i++)
 		MUST(name[i] >= ' ' && name[i] <= '~');
 }

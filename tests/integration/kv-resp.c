@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* The protocol's parser of examples/kv: requests that are whole, in pieces, and wrong. */
-#include <stdbool.h>
 #include <string.h>
 
 #include "kv/resp.h"

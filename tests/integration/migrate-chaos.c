@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Migrations over a network that breaks at random moments. UF_CHAOS_CUTS: how often at least, in all tests together; 100. */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <time.h>

@@ -2,8 +2,8 @@
 /*
  * nbdkit.h - a real NBD server, which ends with the test
  *
- * It listens on a unix socket in the test's folder, or on a port of TCP that nobody else has; each request is in its log before it is carried out, and waits there while the
- * server is paused.
+ * It listens on a unix socket in the test's folder, or on a port of TCP that nobody else has; each request is in its log before it is carried
+ * out, and waits there while the server is paused.
  */
 #ifndef TESTS_NBDKIT_H
 #define TESTS_NBDKIT_H

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* `userfault report`: recordings of every kind become one page that says what is in them (tests/support/record.c). */
-#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>

@@ -7,14 +7,12 @@
 #include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,7 +22,6 @@
 
 #include <userfault/uffd.h>
 
-#include "command.h"
 #include "manager.h"
 #include "support/folder.h"
 #include "support/passing.h"

@@ -9,12 +9,9 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "command.h"
 #include "manager.h"
-#include "support/folder.h"
 #include "support/passing.h"
 #include "support/test.h"
 

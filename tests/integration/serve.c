@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
 /* What clients of `userfault serve` are promised, on either engine. */
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <userfault/handover.h>
 
-#include "command.h"
 #include "manager.h"
+#include "report/recording.h"
 #include "support/folder.h"
 #include "support/test.h"
 
@@ -246,6 +248,86 @@ TEST(a_child_for_which_there_is_no_room_finds_sigbus,
 	EXPECT(&peer, "done", "%s", "");
 	EXPECT(&peer, "yes", "is 0 3 1 3");
 	manager_wait(&manager, "too many clients", 1);
+}
+
+/* The recording of the client whose id this is. */
+static struct recording_data recording_of(const char *folder, unsigned client)
+{
+	struct recording_data data = {.count = 0};
+	const struct dirent *entry;
+	char end[32], path[512];
+	DIR *dir = opendir(folder);
+
+	CHECK(dir);
+	snprintf(end, sizeof(end), "-%u.recording", client);
+	do {
+		entry = readdir(dir);
+		CHECK(entry);
+	} while (strlen(entry->d_name) < strlen(end) ||
+	         strcmp(entry->d_name + strlen(entry->d_name) - strlen(end), end) != 0);
+	snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+	closedir(dir);
+	CHECK_EQ(recording_read(&data, path), 0);
+	return data;
+}
+
+/* The n-th of a kind. */
+static const struct recording_event *event_of(const struct recording_data *data, enum recording_kind kind, unsigned n)
+{
+	for (size_t i = 0; i < data->count; i++)
+		if (data->events[i].kind == kind && !n--)
+			return &data->events[i];
+	FAIL("too few events of kind %d were recorded", kind);
+}
+
+TEST(what_clients_do_is_recorded,
+     "With --record the recording of a client tells its faults, what it removed, regions that came later, and its "
+     "children, also one that could not be served.")
+{
+	const struct recording_event *event;
+	struct recording_data data;
+	char folder[128];
+
+	snprintf(folder, sizeof(folder), "%s", in_folder("recordings"));
+	CHECK_EQ(mkdir(folder, 0700), 0);
+	START("--record", folder, "--max-clients", "2");
+	peer_start(&peer);
+	peer_give(&peer, &manager, 16, 0);
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "done", "drop 0 2 1");
+	EXPECT(&peer, "1", "map private 16");
+	EXPECT(&peer, "done",
+	       "send "
+	       "{\"regions\":[{\"base_host_virt_addr\":@1,\"size\":65536,\"offset\":1048576,\"store\":\"default\"}]}");
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 1 3 1 259");
+	CHECK(atol(peer_say(&peer, "fork")) > 0);
+	EXPECT(&peer, "yes", "0 3 1 3");
+	EXPECT(&peer, "done", "%s", "");
+	UNTIL(manager_number(&manager, "clients") == 1);
+	peer_start(&other);
+	peer_give(&other, &manager, 16, 0);
+	CHECK(atol(peer_say(&peer, "fork")) > 0);
+	EXPECT(&peer, "bus", "0 9 1 9");
+	EXPECT(&peer, "done", "%s", "");
+	peer_kill(&peer);
+	CHECK_EQ(manager_stop(&manager), 0);
+	data = recording_of(folder, 1);
+	CHECK(data.complete);
+	CHECK_EQ(data.about.region_count, 1u);
+	CHECK_EQ(event_of(&data, RECORDING_READ, 0)->offset, 4096u);
+	event = event_of(&data, RECORDING_REMOVE, 0);
+	CHECK_EQ(event->address, data.about.regions[0].address + 2 * 4096);
+	CHECK_EQ(event->length, 4096u);
+	event = event_of(&data, RECORDING_MAP, 0);
+	CHECK_EQ(event->length, 65536u);
+	CHECK_EQ(event->offset, 1048576u);
+	CHECK_EQ(event_of(&data, RECORDING_FORK, 0)->offset, 2u);
+	CHECK_EQ(event_of(&data, RECORDING_FORK, 1)->offset, RECORDING_NOWHERE);
+	recording_free(&data);
+	data = recording_of(folder, 2);
+	CHECK_EQ(data.about.client, 2u);
+	recording_free(&data);
 }
 
 TEST(a_store_that_fails_is_sigbus, "A page that cannot be read is SIGBUS and logged; its neighbours are what they are.")

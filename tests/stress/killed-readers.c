@@ -6,7 +6,6 @@
  * The readers share the descriptors of a survivor, which starts one after the other and closes, now and then, what the log does not name.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -20,7 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "support/actor.h"
 #include "support/memory.h"
 #include "support/passing.h"
 #include "support/test.h"

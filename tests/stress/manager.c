@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -378,7 +377,6 @@ struct settings {
 	uint64_t seed;
 	char **launcher;
 	int launcher_len;
-	bool stop_at_the_end;
 };
 
 static void write_store(const char *folder)

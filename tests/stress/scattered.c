@@ -2,8 +2,8 @@
 /*
  * scattered [--pages N] [--mappings N] - every second page of a large region, in random order
  *
- * With --mappings the number of mappings may not have grown by more than that at the end, if the kernel has guard pages. Each page's content is checked, at its fault and
- * again at the end. Knows only libc and the kernel's userfaultfd.
+ * With --mappings the number of mappings may not have grown by more than that at the end, if the kernel has guard pages. Each page's content is
+ * checked, at its fault and again at the end. Knows only libc and the kernel's userfaultfd.
  */
 #include <errno.h>
 #include <fcntl.h>

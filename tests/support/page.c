@@ -2,7 +2,6 @@
 /* page FILE - a page with every part that a page can have: the latency of a service before, while and after it moves to another machine */
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "report/page.h"
 

@@ -4,7 +4,6 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "support/folder.h"

@@ -11,7 +11,6 @@
 #include "store/blocks.h"
 #include "store/cache.h"
 #include "store/store.h"
-#include "support/folder.h"
 #include "support/test.h"
 
 #define KIB   ((size_t)1024)

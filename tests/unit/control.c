@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The control socket, from both sides. */
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -56,6 +55,22 @@ TEST(open_errors, "A budget that cannot be, and options that there are not, are 
 	CHECK_EQ(uf_pager_open(&pager, &options), 0);
 	uf_pager_close(pager);
 	uf_pager_close(NULL);
+}
+
+/* The C library has every thread make the call, by a signal. */
+BOTH_WAYS(program_may_change_its_user,
+          "A program with a pager may call setuid(2) and its like: no thread of the pager's keeps it.")
+{
+	struct uf_store *store = filled_memory(64 * PAGE);
+	struct uf_pager *pager = paged_open(16 * PAGE);
+	char *at = paged_map(pager, store, 0, 64 * PAGE, UF_PAGER_SHARED, 0);
+
+	CHECK(is_content(at, 0, 64 * PAGE));
+	CHECK_EQ(setgid(getgid()), 0);
+	CHECK_EQ(setuid(getuid()), 0);
+	CHECK(is_content(at, 0, 64 * PAGE));
+	uf_pager_close(pager);
+	uf_store_close(store);
 }
 
 BOTH_WAYS(way_and_engine, "A pager tells which way and which engine it has; AUTO chooses one of them.")

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* What pages are made of: numbers for people, the builder, and what is counted from a recording. */
-#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>

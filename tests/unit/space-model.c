@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Random operations on a few spaces, against a model that keeps what lies at each 4096 bytes of a window.
+ * Random operations on a space, against a model that keeps what lies at each 4096 bytes of a window.
  *
  * SPACE_SEED=N does the same again, SPACE_COUNT=N for so many operations.
  */
@@ -9,13 +9,11 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "space/space.h"
 #include "support/test.h"
 
-#define CELL   4096u
-#define WORLDS 6
+#define CELL 4096u
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define LESS(count) ((count) / 4)
@@ -32,12 +30,12 @@ struct cell {
 };
 
 struct world {
-	struct space *space; /* NULL: there is none */
+	struct space *space;
 	struct cell *cells;
 	uint64_t last_id;
 };
 
-enum kind { INSERT, UNMAP, REMOVE, MOVE, CLONE, KINDS };
+enum kind { INSERT, UNMAP, REMOVE, MOVE, KINDS };
 
 struct operation {
 	enum kind kind;
@@ -54,7 +52,7 @@ static struct {
 	bool starve;
 	uint64_t done[KINDS], starved[KINDS];
 	size_t most; /* ranges that there were at once */
-	struct world worlds[WORLDS];
+	struct world world;
 } run;
 
 #define WRONG(format, ...)                                                      \
@@ -202,8 +200,6 @@ static int expect(const struct world *world, const struct operation *op)
 {
 	size_t way = op->to > op->at ? op->to - op->at : op->at - op->to;
 
-	if (op->kind == CLONE)
-		return 0;
 	if (op->kind == INSERT)
 		return expect_insert(world, op);
 	if (!is_area(op) || cuts_page(world, op->at) || cuts_page(world, op->at + op->cells))
@@ -255,26 +251,7 @@ static void apply_move(struct world *world, const struct operation *op)
 	memset(&world->cells[op->at], 0, op->cells * sizeof(struct cell));
 }
 
-static void apply_clone(const struct world *parent, struct space *space)
-{
-	struct world *child = run.worlds;
-
-	while (child->space)
-		child++;
-	child->space = space;
-	child->last_id = parent->last_id;
-	for (size_t i = 0; i < run.cells; i++) {
-		struct cell cell = parent->cells[i];
-
-		if (state_is(cell.state, SPACE_FILLING, SPACE_LEAVING, SPACE_LEAVING))
-			cell.state &= (uint8_t)~SPACE_STATE;
-		cell.state &= (uint8_t)~SPACE_WAITED;
-		child->cells[i] = cell;
-	}
-	check_all(child);
-}
-
-static int carry_out(struct world *world, const struct operation *op, uint64_t *id, struct space **child)
+static int carry_out(struct world *world, const struct operation *op, uint64_t *id)
 {
 	switch (op->kind) {
 	case INSERT:
@@ -283,10 +260,8 @@ static int carry_out(struct world *world, const struct operation *op, uint64_t *
 		return space_unmap(world->space, op->start, op->len);
 	case REMOVE:
 		return space_remove(world->space, op->start, op->len);
-	case MOVE:
-		return space_move(world->space, op->start, address(op->to), op->len);
 	default:
-		return space_clone(child, world->space);
+		return space_move(world->space, op->start, address(op->to), op->len);
 	}
 }
 
@@ -306,13 +281,13 @@ static void allow(size_t pages)
 }
 
 /* With as little memory as will do: whenever it was not enough, nothing has changed. */
-static int carry_out_starving(struct world *world, const struct operation *op, uint64_t *id, struct space **child)
+static int carry_out_starving(struct world *world, const struct operation *op, uint64_t *id)
 {
 	for (size_t pages = 0;; pages++) {
 		int err;
 
 		allow(pages);
-		err = carry_out(world, op, id, child);
+		err = carry_out(world, op, id);
 		allow(SIZE_MAX);
 		if (err != -ENOMEM)
 			return err;
@@ -324,10 +299,9 @@ static int carry_out_starving(struct world *world, const struct operation *op, u
 static void operate(struct world *world, const struct operation *op)
 {
 	int expected = expect(world, op), got;
-	struct space *child = NULL;
 	uint64_t id = 0;
 
-	got = (run.starve ? carry_out_starving : carry_out)(world, op, &id, &child);
+	got = (run.starve ? carry_out_starving : carry_out)(world, op, &id);
 	if (got != expected)
 		WRONG("kind %d, cell %zu to %zu, %zu cells: %d instead of %d", op->kind, op->at, op->to, op->cells, got,
 		      expected);
@@ -339,10 +313,8 @@ static void operate(struct world *world, const struct operation *op)
 			clear(world, op->at, op->cells);
 		else if (op->kind == REMOVE)
 			apply_remove(world, op);
-		else if (op->kind == MOVE)
-			apply_move(world, op);
 		else
-			apply_clone(world, child);
+			apply_move(world, op);
 	}
 	check_cell(world, op->at);
 	check_cell(world, op->to);
@@ -385,31 +357,8 @@ static void pick(struct operation *op)
 	op->start = address(op->at) + (one_in(200) ? below(CELL) : 0);
 	op->len = op->cells * CELL + (one_in(200) ? below(CELL) : 0);
 	/* Most inserts meet something that lies there already. */
-	op->kind = one_in(60) ? CLONE : one_in(2) ? INSERT : (enum kind)below(CLONE);
+	op->kind = one_in(2) ? INSERT : (enum kind)below(KINDS);
 	pick_range(op, unit);
-}
-
-static void free_world(struct world *world)
-{
-	space_free(world->space);
-	world->space = NULL;
-}
-
-static struct world *some_world(bool last_but_one)
-{
-	struct world *world;
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < WORLDS; i++)
-		count += !!run.worlds[i].space;
-	if (last_but_one && count == WORLDS) {
-		world = &run.worlds[below(WORLDS)];
-		free_world(world);
-	}
-	do
-		world = &run.worlds[below(WORLDS)];
-	while (!world->space);
-	return world;
 }
 
 static void change_state(struct world *world)
@@ -433,16 +382,9 @@ static uint64_t setting(const char *name, uint64_t otherwise)
 	return value ? strtoull(value, NULL, 0) : otherwise;
 }
 
-static void check_worlds(void)
-{
-	for (unsigned i = 0; i < WORLDS; i++)
-		if (run.worlds[i].space)
-			check_all(&run.worlds[i]);
-}
-
 static void tell(void)
 {
-	static const char *const names[KINDS] = {"insert", "unmap", "remove", "move", "clone"};
+	static const char *const names[KINDS] = {"insert", "unmap", "remove", "move"};
 
 	printf("# at most %zu ranges; done and without memory:", run.most);
 	for (unsigned kind = 0; kind < KINDS; kind++)
@@ -453,6 +395,7 @@ static void tell(void)
 /* A window of so many cells, at the lowest addresses or at the highest. */
 static void random_operations(uint64_t seed, bool top, size_t cells, size_t longest, uint64_t count)
 {
+	struct world *world = &run.world;
 	uint64_t check_each = 100 + cells;
 
 	run.seed = setting("SPACE_SEED", seed);
@@ -460,27 +403,23 @@ static void random_operations(uint64_t seed, bool top, size_t cells, size_t long
 	run.cells = cells;
 	run.longest = longest;
 	run.base = top ? (uint64_t)0 - cells * CELL : 0;
-	for (unsigned i = 0; i < WORLDS; i++)
-		run.worlds[i].cells = calloc(cells, sizeof(struct cell));
-	CHECK_EQ(space_new(&run.worlds[0].space), 0);
+	world->cells = calloc(cells, sizeof(struct cell));
+	CHECK_EQ(space_new(&world->space), 0);
 	count = setting("SPACE_COUNT", LESS(count));
 	for (run.operation = 0; run.operation < count; run.operation++) {
 		struct operation op;
-		struct world *world;
 
 		pick(&op);
-		world = some_world(op.kind == CLONE);
 		for (size_t i = 0; i < 2 + cells / 256; i++)
 			change_state(world);
 		operate(world, &op);
 		if (run.most < space_ranges(world->space))
 			run.most = space_ranges(world->space);
 		if (run.operation % check_each == 0)
-			check_worlds();
+			check_all(world);
 	}
-	check_worlds();
-	for (unsigned i = 0; i < WORLDS; i++)
-		free_world(&run.worlds[i]);
+	check_all(world);
+	space_free(world->space);
 	tell();
 }
 

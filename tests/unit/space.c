@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -398,47 +397,6 @@ TEST(huge_pages_move_by_huge_pages, "-EINVAL where the distance is no multiple o
 	space_free(space);
 }
 
-TEST(clone_is_as_its_parent,
-     "A clone has the same ranges and ids; pages that somebody works on are MISSING, and none is WAITED.")
-{
-	const unsigned begin_again = 1u << SPACE_FILLING | 1u << SPACE_LEAVING;
-	struct space *parent = new_space(), *child;
-	uint64_t id = insert(parent, 0, 10000);
-
-	for (unsigned i = 0; i < 256; i++)
-		*state_at(parent, (5000 + i) * PAGE) = (uint8_t)i;
-	CHECK_EQ(space_unmap(parent, 6000 * PAGE, PAGE), 0);
-	CHECK_EQ(space_clone(&child, parent), 0);
-	CHECK_EQ(space_ranges(child), 2);
-	CHECK(find(child, 0).id == id && find(child, 0).len == 6000 * PAGE && find(child, 0).source == &source);
-	CHECK(find(child, 6001 * PAGE).id == id && find(child, 6001 * PAGE).offset == find(parent, 6001 * PAGE).offset);
-	for (unsigned i = 0; i < 256; i++) {
-		CHECK_EQ(*state_at(child, (5000 + i) * PAGE), settled(i, begin_again) & ~SPACE_WAITED);
-		CHECK_EQ(*state_at(parent, (5000 + i) * PAGE), i);
-	}
-	CHECK_EQ(*state_at(child, 4999 * PAGE), SPACE_MISSING);
-	CHECK(insert(child, 1ull << 40, 1) > id);
-	space_free(parent);
-	space_free(child);
-}
-
-TEST(clones_do_not_touch_each_other, "Nothing that happens to a clone or its parent changes the other.")
-{
-	struct space *parent = new_space(), *child;
-
-	insert(parent, 0, 100);
-	CHECK_EQ(space_clone(&child, parent), 0);
-	*state_at(child, 0) = SPACE_DIRTY;
-	*state_at(parent, PAGE) = SPACE_LOST;
-	CHECK(*state_at(parent, 0) == SPACE_MISSING && *state_at(child, PAGE) == SPACE_MISSING);
-	CHECK_EQ(space_move(child, 0, 1ull << 40, 50 * PAGE), 0);
-	CHECK_EQ(space_unmap(parent, 80 * PAGE, PAGE), 0);
-	CHECK(is_there(parent, 0) && !is_there(child, 0) && !is_there(parent, 80 * PAGE) && is_there(child, 80 * PAGE));
-	space_free(parent);
-	CHECK_EQ(*state_at(child, 1ull << 40), SPACE_DIRTY);
-	space_free(child);
-}
-
 #ifndef __SANITIZE_THREAD__ /* it makes system calls of its own, */
 /* Searches, where the kernel ends the process for any call but read, write and exit. */
 static void search_in_strict_mode(const struct space *space)
@@ -485,21 +443,17 @@ static void *touch_states(void *arg)
 	return NULL;
 }
 
-TEST(states_change_while_others_search,
-     "Pages are removed, and a clone is made, while others change the states of the same pages.")
+TEST(states_change_while_others_search, "Pages are removed while others change the states of the same pages.")
 {
-	struct space *space = new_space(), *child;
+	struct space *space = new_space();
 	pthread_t thread;
 
 	insert(space, 0, 64);
 	for (uint64_t i = 0; i < 64; i++)
 		*state_at(space, i * PAGE) = SPACE_CLEAN | SPACE_PINNED;
 	CHECK_EQ(pthread_create(&thread, NULL, touch_states, space), 0);
-	for (unsigned i = 0; i < 1000; i++) {
-		CHECK_EQ(space_clone(&child, space), 0);
-		space_free(child);
+	for (unsigned i = 0; i < 1000; i++)
 		CHECK_EQ(space_remove(space, 0, 64 * PAGE), 0);
-	}
 	finished = true;
 	pthread_join(thread, NULL);
 	for (uint64_t i = 0; i < 64; i++)
@@ -530,11 +484,11 @@ static void allow_more_memory(bool allowed)
 TEST(no_memory_changes_nothing,
      "-ENOMEM from each of them leaves all as it was; a range that ends or shrinks needs no memory.")
 {
-	unsigned refused[4] = {0};
+	unsigned refused[3] = {0};
 
 	for (unsigned ranges = 3; ranges < 200; ranges++) {
-		struct space *space = new_space(), *child = NULL;
-		int err[6];
+		struct space *space = new_space();
+		int err[5];
 
 		for (uint64_t i = 0; i < ranges; i++)
 			insert(space, 4 * i * PAGE, 3);
@@ -542,20 +496,19 @@ TEST(no_memory_changes_nothing,
 		err[0] = try_insert(space, 1ull << 40, 5000 * PAGE, 0, PAGE);
 		err[1] = space_unmap(space, PAGE, PAGE);
 		err[2] = space_move(space, 5 * PAGE, 1ull << 41, PAGE);
-		err[3] = space_clone(&child, space);
-		err[4] = space_unmap(space, 2 * PAGE, PAGE);
-		err[5] = space_unmap(space, 4 * (ranges - 1) * PAGE, PAGE);
+		err[3] = space_unmap(space, 2 * PAGE, PAGE);
+		err[4] = space_unmap(space, 4 * (ranges - 1) * PAGE, PAGE);
 		allow_more_memory(true);
-		for (unsigned i = 0; i < 4; i++) {
+		for (unsigned i = 0; i < 3; i++) {
 			CHECK(!err[i] || err[i] == -ENOMEM);
 			refused[i] += !!err[i];
 		}
-		CHECK(err[0] && err[3] && !child && !err[4] && !err[5] && !is_there(space, 1ull << 40));
+		CHECK(err[0] && !err[3] && !err[4] && !is_there(space, 1ull << 40));
 		CHECK(is_there(space, PAGE) == !!err[1] && is_there(space, 5 * PAGE) == !!err[2]);
 		CHECK_EQ(space_ranges(space), ranges + !err[1] + 2 * !err[2] - (!err[1] ? 1 : 0));
 		space_free(space);
 	}
-	CHECK(refused[0] && refused[1] && refused[2] && refused[3]);
+	CHECK(refused[0] && refused[1] && refused[2]);
 }
 
 /* Checks order and priorities; the greatest depth, and the sum of all. */
@@ -653,10 +606,9 @@ TEST(memory_is_a_byte_a_page, "1,000,000 ranges take a constant each and a byte 
 }
 
 #ifndef __SANITIZE_THREAD__ /* and notes every look at a byte in memory of its own */
-TEST(untouched_states_take_no_memory,
-     "A range of 16 TiB costs nothing as long as no state in it changes, and a clone neither.")
+TEST(untouched_states_take_no_memory, "A range of 16 TiB costs nothing as long as no state in it changes.")
 {
-	struct space *space = new_space(), *child;
+	struct space *space = new_space();
 	size_t mapped, before, after;
 
 	own_pages(&mapped, &before);
@@ -664,17 +616,6 @@ TEST(untouched_states_take_no_memory,
 	*state_at(space, (1ull << 44) + (1ull << 43)) = SPACE_CLEAN;
 	own_pages(&mapped, &after);
 	CHECK((after - before) * page_size <= 8 << 20);
-	space_free(space);
-
-	space = new_space();
-	insert(space, 1ull << 40, 1ull << 26);
-	*state_at(space, (1ull << 40) + (1ull << 37)) = SPACE_CLEAN;
-	own_pages(&mapped, &before);
-	CHECK_EQ(space_clone(&child, space), 0);
-	own_pages(&mapped, &after);
-	CHECK((after - before) * page_size <= 8 << 20);
-	CHECK_EQ(*state_at(child, (1ull << 40) + (1ull << 37)), SPACE_CLEAN);
-	space_free(child);
 	space_free(space);
 }
 

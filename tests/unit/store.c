@@ -200,6 +200,23 @@ static void note_cause(void *arg, const char *cause)
 	causes++;
 }
 
+TEST(options_of_another_size,
+     "Options may be longer than the library's when the rest is zeros, and not shorter than they ever were.")
+{
+	struct {
+		struct uf_store_options opts;
+		uint64_t unknown;
+	} longer = {.opts = {.size = sizeof(longer)}};
+	struct uf_store *store;
+
+	CHECK_EQ(uf_store_open(&store, "memory:4K", &longer.opts, NULL, 0), 0);
+	uf_store_close(store);
+	longer.unknown = 1;
+	CHECK_EQ(uf_store_open(&store, "memory:4K", &longer.opts, NULL, 0), -E2BIG);
+	longer.opts.size = sizeof(longer.opts) - 1;
+	CHECK_EQ(uf_store_open(&store, "memory:4K", &longer.opts, NULL, 0), -EINVAL);
+}
+
 TEST(file_cut_short, "A file that has been cut since it was opened is an error with its cause, and never zeros.")
 {
 	struct uf_store_options opts = {.size = sizeof(opts), .attempts = 2, .pause_ms = 1, .failed = note_cause};

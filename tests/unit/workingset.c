@@ -358,29 +358,6 @@ TEST(names, "A stranger's name leads to a file in the folder, or is refused.")
  * What is done with them.
  */
 
-TEST(merged, "Two runs are merged with the newer one first and each page once; of different stores the newer is taken.")
-{
-	struct workingset *newer = MAKE(UNIT, 5 * UNIT, 3 * UNIT), *got;
-	struct workingset *older = MAKE(UNIT, 9 * UNIT, 3 * UNIT, UNIT, 5 * UNIT);
-
-	newer->size = MIB;
-	CHECK_EQ(workingset_merge(&got, newer, older), 0);
-	CHECK_OFFSETS(got, 5 * UNIT, 3 * UNIT, 9 * UNIT, UNIT);
-	CHECK_EQ(got->size, MIB);
-	free(got);
-	older->size = 2 * MIB;
-	CHECK_EQ(workingset_merge(&got, newer, older), 0);
-	CHECK_OFFSETS(got, 5 * UNIT, 3 * UNIT);
-	free(got);
-	older->size = 0;
-	older->unit = UNIT / 2;
-	CHECK_EQ(workingset_merge(&got, newer, older), 0);
-	CHECK_OFFSETS(got, 5 * UNIT, 3 * UNIT);
-	free(got);
-	free(newer);
-	free(older);
-}
-
 TEST(fits_its_store, "A set fits the store that it was recorded from, by size and content, as far as these are known.")
 {
 	struct workingset *set = MAKE(UNIT, 0);

@@ -6,16 +6,19 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "base/clock.h"
+#include "base/thread.h"
 #include "store/nbd/connection.h"
-#include "store/thread.h"
 
 /* What every server takes, says the protocol. */
 #define MOST ((uint64_t)32 << 20)
 
 /* A peer that is gone without a word is found out in about this time. */
 #define SILENCE_SECONDS 30
+
+/* One that nothing depends on is not made again sooner. */
+#define PAUSE_NS 1000000000u
 
 static enum nbd_state state_of(struct nbd_connection *connection)
 {
@@ -25,14 +28,6 @@ static enum nbd_state state_of(struct nbd_connection *connection)
 static void set_state(struct nbd_connection *connection, enum nbd_state state)
 {
 	atomic_store_explicit(&connection->state, state, memory_order_relaxed);
-}
-
-static int64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec;
 }
 
 static bool is_over(struct nbd_handle *nbd)
@@ -207,7 +202,7 @@ static void break_down(struct nbd_connection *connection, int err, const char *w
 {
 	if (state_of(connection) == NBD_READY)
 		note_loss(connection->server);
-	atomic_store_explicit(&connection->broke_at, now(), memory_order_relaxed);
+	atomic_store_explicit(&connection->broke_at, now_ns(), memory_order_relaxed);
 	set_state(connection, NBD_DOWN);
 	nbd_close(connection->handle);
 	connection->handle = NULL;
@@ -362,7 +357,7 @@ int nbd_connection_start(struct nbd_connection *connection, struct nbd_server *s
 	err = store_queue_init(&connection->queue);
 	if (err)
 		return err;
-	err = store_thread_start(&connection->thread, run, connection);
+	err = thread_start(&connection->thread, run, connection);
 	if (err)
 		store_queue_destroy(&connection->queue);
 	return err;
@@ -383,9 +378,9 @@ bool nbd_connection_is_ready(struct nbd_connection *connection)
 
 void nbd_connection_want(struct nbd_connection *connection)
 {
-	int64_t broke_at = atomic_load_explicit(&connection->broke_at, memory_order_relaxed);
+	uint64_t broke_at = atomic_load_explicit(&connection->broke_at, memory_order_relaxed);
 
-	if (state_of(connection) != NBD_DOWN || (broke_at && now() - broke_at < 1))
+	if (state_of(connection) != NBD_DOWN || (broke_at && now_ns() - broke_at < PAUSE_NS))
 		return;
 	if (!atomic_exchange(&connection->wanted, true))
 		store_queue_ring(&connection->queue);

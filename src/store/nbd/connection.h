@@ -45,7 +45,7 @@ struct nbd_connection {
 	_Atomic bool wanted; /* likewise: to be made, without an attempt that waits for it */
 	/* Relaxed: advice to those who choose a connection. */
 	_Atomic enum nbd_state state;
-	_Atomic int64_t broke_at; /* in seconds */
+	_Atomic uint64_t broke_at; /* ns; 0: never */
 	/* The thread's own. */
 	struct nbd_handle *handle; /* NULL when it is down */
 	struct store_list waiting; /* for the connection */

@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <sys/mman.h>
 
+#include "base/advice.h"
 #include "base/rawsys.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/memory.h"
 
 static uint64_t run_end(const struct user_memory *memory, const uint8_t *present, uint64_t start, uint64_t page,
@@ -28,7 +28,7 @@ static int sort_pages(const struct user_memory *memory, uint64_t start, uint64_t
 		int err = 0;
 
 		if (guard && !there)
-			err = raw_madvise(page, stop - page, ADVICE_GUARD_INSTALL);
+			err = raw_madvise(page, stop - page, MADV_GUARD_INSTALL);
 		else if (!guard && there)
 			err = raw_mprotect(page, stop - page, memory->prot);
 		if (err)
@@ -49,7 +49,7 @@ int user_memory_arm(const struct user_memory *memory, uint64_t start, uint64_t e
 		err = sort_pages(memory, start, end, present);
 	if (err) {
 		if (memory->trap == USER_TRAP_GUARD)
-			raw_madvise(start, end - start, ADVICE_GUARD_REMOVE);
+			raw_madvise(start, end - start, MADV_GUARD_REMOVE);
 		raw_mprotect(start, end - start, memory->prot);
 	}
 	return err;

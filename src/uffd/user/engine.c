@@ -19,7 +19,7 @@ void user_object_release(struct user_object *object)
 	if (atomic_fetch_sub(&object->holders, 1) != 1)
 		return;
 	user_pending_dispose(&object->pending);
-	raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
+	raw_unmap(object, sizeof(*object));
 }
 
 /* A reader in this process: the descriptor of a child is here already. */
@@ -91,7 +91,7 @@ int user_object_create(int open_flags, uint64_t features, struct user_object **o
 	object->user_mode_only = open_flags & UFFD_USER_MODE_ONLY;
 	err = user_pending_create(&object->pending, open_flags & (O_NONBLOCK | O_CLOEXEC));
 	if (err) {
-		raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
+		raw_unmap(object, sizeof(*object));
 		return err;
 	}
 	object->pending.open_child = open_child;
@@ -255,7 +255,7 @@ static void user_close(struct uf *uf)
 			uf_close(object->proxy);
 		else
 			raw_close(uf->fd);
-		raw_munmap((uint64_t)(uintptr_t)object, sizeof(*object));
+		raw_unmap(object, sizeof(*object));
 		return;
 	}
 	/* The number may soon mean something else: nobody here takes rings out any more. */

@@ -19,7 +19,7 @@ static int reserve(struct user_events *events)
 		return -ENOMEM;
 	if (events->list) {
 		memcpy(list, events->list, events->count * sizeof(*list));
-		raw_munmap((uint64_t)(uintptr_t)events->list, events->capacity * sizeof(*list));
+		raw_unmap(events->list, events->capacity * sizeof(*list));
 	}
 	events->list = list;
 	events->capacity = capacity;
@@ -116,8 +116,7 @@ static void forget(struct user_events *events)
 {
 	for (size_t i = 0; i < events->count; i++)
 		user_object_release(events->list[i].object);
-	if (events->list)
-		raw_munmap((uint64_t)(uintptr_t)events->list, events->capacity * sizeof(*events->list));
+	raw_unmap(events->list, events->capacity * sizeof(*events->list));
 	*events = (struct user_events){0};
 }
 

@@ -36,7 +36,7 @@ static void announce(void)
 		if (!word)
 			return;
 		if (raw_madvise((uint64_t)(uintptr_t)word, len, MADV_WIPEONFORK)) {
-			raw_munmap((uint64_t)(uintptr_t)word, len);
+			raw_unmap(word, len);
 			return;
 		}
 	}
@@ -64,8 +64,7 @@ static int reserve_pair(void)
 		return -ENOMEM;
 	for (size_t i = 0; i < fork_state.count; i++)
 		pairs[i] = fork_state.pairs[i];
-	if (fork_state.pairs)
-		raw_munmap((uint64_t)(uintptr_t)fork_state.pairs, fork_state.capacity * sizeof(*pairs));
+	raw_unmap(fork_state.pairs, fork_state.capacity * sizeof(*pairs));
 	fork_state.pairs = pairs;
 	fork_state.capacity = capacity;
 	return 0;
@@ -156,8 +155,7 @@ void user_fork_parent(void)
 		user_own_close(pairs[i].child->pending.bell);
 		user_object_release(pairs[i].child);
 	}
-	if (pairs)
-		raw_munmap((uint64_t)(uintptr_t)pairs, capacity * sizeof(*pairs));
+	raw_unmap(pairs, capacity * sizeof(*pairs));
 	restore_signals(before);
 }
 

@@ -12,8 +12,6 @@
 #ifndef UFFD_USER_FORK_H
 #define UFFD_USER_FORK_H
 
-#include <stdbool.h>
-
 void user_fork_prepare(void);
 void user_fork_parent(void); /* also when there is no child after all */
 void user_fork_child(void);

@@ -19,8 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/rawsys.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/memory.h"
 
 /* The kernel's own layout; distribution headers are older than the request (Linux 6.11). */
@@ -236,9 +236,9 @@ static bool guards_work(bool file)
 	if (known)
 		return known == 1;
 	at = raw_mmap(0, 1, PROT_READ | PROT_WRITE, (file ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS, -1, 0);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		return false;
-	known = raw_madvise((uint64_t)at, (size_t)sysconf(_SC_PAGESIZE), ADVICE_GUARD_INSTALL) ? 2 : 1;
+	known = raw_madvise((uint64_t)at, (size_t)sysconf(_SC_PAGESIZE), MADV_GUARD_INSTALL) ? 2 : 1;
 	raw_munmap((uint64_t)at, 1);
 	atomic_store_explicit(&states[file], known, memory_order_relaxed);
 	return known == 1;
@@ -333,7 +333,7 @@ static long make_alias(const struct user_memory *memory)
 	if (memory->type == UF_MEMORY_HUGETLB)
 		return alias_by_file(memory);
 	at = raw_mremap(memory->start, 0, len, MREMAP_MAYMOVE);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		return at;
 	err = raw_mprotect((uint64_t)at, len, PROT_READ | PROT_WRITE);
 	if (!err)
@@ -349,7 +349,7 @@ int user_memory_prepare(struct user_memory *memory)
 	if (!memory->shared || memory->alias)
 		return 0;
 	at = make_alias(memory);
-	if (at < 0 && at > -4096) {
+	if (raw_failed(at)) {
 		memory->alias_error = (int)at;
 		return (int)at;
 	}
@@ -360,8 +360,7 @@ int user_memory_prepare(struct user_memory *memory)
 
 void user_memory_dispose(struct user_memory *memory)
 {
-	if (memory->alias)
-		raw_munmap((uint64_t)(uintptr_t)memory->alias, memory->end - memory->start);
+	raw_unmap(memory->alias, memory->end - memory->start);
 	memory->alias = NULL;
 }
 

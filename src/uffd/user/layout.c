@@ -5,11 +5,12 @@
  * can only be ended by death: a signal handler that never returned would leave an object waiting for ever.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/rawsys.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/event.h"
 #include "uffd/user/layout.h"
 #include "uffd/user/object.h"
@@ -31,17 +32,18 @@ static bool whole_pages(uint64_t start, size_t len, uint64_t *end)
 	return start == page_down(start) && page_up(len) >= len && *end > start;
 }
 
-bool user_layout_concerns(uint64_t start, size_t len)
+/* Whether something is registered in [start, start + len). May be out of date when it returns. */
+static bool concerns(uint64_t start, size_t len)
 {
 	signal_mask before;
-	bool concerns;
+	bool in;
 
 	if (!len || start + len < start || !user_space_reaches(start, start + len))
 		return false;
 	before = user_space_lock();
-	concerns = user_space_in(start, start + len);
+	in = user_space_in(start, start + len);
 	user_space_unlock(before);
-	return concerns;
+	return in;
 }
 
 /*
@@ -99,7 +101,7 @@ long user_layout_mmap(uint64_t addr, size_t len, int prot, int flags, int fd, ui
 	if (!(flags & MAP_FIXED) || !whole_pages(addr, len, &end) || !user_space_reaches(addr, end)) {
 		at = raw_mmap(addr, len, prot, flags, fd, offset);
 		/* Fresh memory where something is registered: that must have been unmapped unseen. */
-		if ((at > 0 || at < -4095) && user_space_reaches((uint64_t)at, (uint64_t)at + page_up(len))) {
+		if (!raw_failed(at) && user_space_reaches((uint64_t)at, (uint64_t)at + page_up(len))) {
 			before = user_space_lock();
 			if (!user_space_split((uint64_t)at, (uint64_t)at + page_up(len)))
 				user_space_drop((uint64_t)at, (uint64_t)at + page_up(len));
@@ -397,17 +399,16 @@ int user_layout_madvise(uint64_t addr, size_t len, int advice)
 	case MADV_DONTNEED:
 	case MADV_FREE:
 	case MADV_REMOVE:
-	case ADVICE_DONTNEED_LOCKED:
-		return user_layout_concerns(addr, len) ? empty_with_events(addr, end, advice)
-		                                       : raw_madvise(addr, len, advice);
-	case ADVICE_POPULATE_READ:
-	case ADVICE_POPULATE_WRITE:
-		user_layout_present(addr, len, advice == ADVICE_POPULATE_WRITE);
+	case MADV_DONTNEED_LOCKED:
+		return concerns(addr, len) ? empty_with_events(addr, end, advice) : raw_madvise(addr, len, advice);
+	case MADV_POPULATE_READ:
+	case MADV_POPULATE_WRITE:
+		user_layout_present(addr, len, advice == MADV_POPULATE_WRITE);
 		return raw_madvise(addr, len, advice);
-	case ADVICE_GUARD_INSTALL:
-	case ADVICE_GUARD_REMOVE:
+	case MADV_GUARD_INSTALL:
+	case MADV_GUARD_REMOVE:
 		/* Guards are how pages are hidden here. */
-		return user_layout_concerns(addr, len) ? -EINVAL : raw_madvise(addr, len, advice);
+		return concerns(addr, len) ? -EINVAL : raw_madvise(addr, len, advice);
 	default:
 		return raw_madvise(addr, len, advice);
 	}
@@ -533,7 +534,7 @@ static long move_pages(struct move *move, size_t old_len, uint64_t new_addr)
 	at = err ? err
 	         : raw_syscall6(SYS_mremap, (long)move->from, (long)old_len, (long)move->new_len, move->flags,
 	                        (long)new_addr, 0);
-	if (at < 0 && at > -4096) {
+	if (raw_failed(at)) {
 		if (uneven)
 			user_space_each(move->from, old_end, settle_one, NULL);
 		return at;
@@ -556,7 +557,7 @@ static long remap(struct move *move, size_t old_len, uint64_t new_addr)
 	if (err)
 		return err;
 	at = move_pages(move, old_len, new_addr);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		return at;
 	if (fixed)
 		user_space_drop(new_addr, new_end);
@@ -577,7 +578,7 @@ static long map_twice(uint64_t addr, size_t size, int flags, uint64_t new_addr)
 	const struct user_range *range = user_space_at(addr);
 	long at = raw_syscall6(SYS_mremap, (long)addr, 0, (long)size, flags, (long)new_addr, 0);
 
-	if (range && (at > 0 || at < -4095))
+	if (range && !raw_failed(at))
 		raw_mprotect((uint64_t)at, size, range->memory.prot);
 	user_space_unlock(before);
 	return at;
@@ -596,7 +597,7 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
 	uint64_t end;
 	long at;
 
-	if (!old_len && new_size && user_layout_concerns(addr, 1))
+	if (!old_len && new_size && concerns(addr, 1))
 		return map_twice(addr, new_size, flags, new_addr);
 	if (!whole_pages(addr, old_len, &end) || !new_len ||
 	    !(user_space_reaches(addr, end) ||
@@ -604,7 +605,7 @@ long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags
 		return raw_syscall6(SYS_mremap, (long)addr, (long)old_len, (long)new_len, flags, (long)new_addr, 0);
 	before = user_space_lock();
 	at = remap(&move, old_size, new_addr);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		user_events_drop(&move.events);
 	user_events_deliver(&move.events);
 	restore_signals(before);
@@ -701,7 +702,7 @@ static int hide_by_protection(struct user_range *range, void *arg)
 		if (hidden)
 			err = raw_mprotect(page, until - page, PROT_NONE);
 		if (hidden && !err)
-			err = raw_madvise(page, until - page, ADVICE_GUARD_REMOVE);
+			err = raw_madvise(page, until - page, MADV_GUARD_REMOVE);
 	}
 	if (!err)
 		return 0;

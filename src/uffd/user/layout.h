@@ -17,9 +17,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Whether something is registered in [start, start + len). May be out of date when it returns. */
-bool user_layout_concerns(uint64_t start, size_t len);
-
 long user_layout_mmap(uint64_t addr, size_t len, int prot, int flags, int fd, uint64_t offset);
 int user_layout_munmap(uint64_t addr, size_t len);
 long user_layout_mremap(uint64_t addr, size_t old_len, size_t new_len, int flags, uint64_t new_addr);

@@ -13,13 +13,12 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/rawsys.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/memory.h"
 #include "uffd/user/own.h"
 
@@ -38,7 +37,7 @@ static _Atomic int *descriptor_slot(void)
 	if (slot)
 		return slot;
 	at = raw_mmap(0, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (at < 0 && at > -4096)
+	if (raw_failed(at))
 		return NULL;
 	if (raw_madvise((uint64_t)at, len, MADV_WIPEONFORK)) {
 		raw_munmap((uint64_t)at, len);
@@ -98,7 +97,7 @@ static int try_forced(void)
 	long mapped = raw_mmap(0, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int err;
 
-	if (mapped < 0 && mapped > -4096)
+	if (raw_failed(mapped))
 		return (int)mapped;
 	at = (uint64_t)mapped;
 	err = write_forced(at, &probe, 1);
@@ -181,7 +180,7 @@ static int drop_private(uint64_t start, size_t len)
 {
 	int err = raw_madvise(start, len, MADV_DONTNEED);
 
-	return err == -EINVAL ? raw_madvise(start, len, ADVICE_DONTNEED_LOCKED) : err;
+	return err == -EINVAL ? raw_madvise(start, len, MADV_DONTNEED_LOCKED) : err;
 }
 
 static int hide_private(const struct user_memory *memory, uint64_t start, size_t len)
@@ -189,7 +188,7 @@ static int hide_private(const struct user_memory *memory, uint64_t start, size_t
 	int err = raw_mprotect(start, len, PROT_NONE);
 
 	if (!err && memory->trap == USER_TRAP_GUARD)
-		err = raw_madvise(start, len, ADVICE_GUARD_INSTALL);
+		err = raw_madvise(start, len, MADV_GUARD_INSTALL);
 	else if (!err)
 		err = drop_private(start, len);
 	if (err) {
@@ -211,7 +210,7 @@ static int hide_shared(const struct user_memory *memory, uint64_t start, size_t 
 		return err;
 	}
 	/* The file keeps the content, so a reader that comes while the guard is laid finds it again. */
-	err = raw_madvise(start, len, ADVICE_GUARD_INSTALL);
+	err = raw_madvise(start, len, MADV_GUARD_INSTALL);
 	return err ? err : raw_mprotect(start, len, memory->prot);
 }
 
@@ -229,7 +228,7 @@ int user_memory_show(const struct user_memory *memory, uint64_t start, size_t le
 	if (!writable)
 		err = raw_mprotect(start, len, protection(memory, false));
 	if (!err)
-		err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
+		err = raw_madvise(start, len, MADV_GUARD_REMOVE);
 	if (err && !writable)
 		raw_mprotect(start, len, memory->prot);
 	return err;
@@ -247,7 +246,7 @@ int user_memory_open(const struct user_memory *memory, uint64_t start, size_t le
 		raw_mprotect(start, len, memory->prot);
 		return err;
 	}
-	err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
+	err = raw_madvise(start, len, MADV_GUARD_REMOVE);
 	if (err)
 		user_memory_shut(memory, start, len);
 	return err;
@@ -259,7 +258,7 @@ void user_memory_shut(const struct user_memory *memory, uint64_t start, size_t l
 		return;
 	if (memory->trap == USER_TRAP_PROTECT)
 		drop_private(start, len);
-	else if (!raw_madvise(start, len, ADVICE_GUARD_INSTALL))
+	else if (!raw_madvise(start, len, MADV_GUARD_INSTALL))
 		raw_mprotect(start, len, memory->prot);
 }
 
@@ -311,13 +310,13 @@ int user_memory_fill_alone(const struct user_memory *memory, uint64_t start, con
 
 	if (!all_readable((uintptr_t)src, len))
 		return -EFAULT;
-	err = raw_madvise(start, len, ADVICE_GUARD_REMOVE);
+	err = raw_madvise(start, len, MADV_GUARD_REMOVE);
 	if (err)
 		return err;
 	memcpy((void *)(uintptr_t)start, src, len);
 	err = writable ? 0 : raw_mprotect(start, len, protection(memory, false));
 	if (err)
-		raw_madvise(start, len, ADVICE_GUARD_INSTALL);
+		raw_madvise(start, len, MADV_GUARD_INSTALL);
 	return err;
 }
 

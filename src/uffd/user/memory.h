@@ -28,7 +28,8 @@
  *
  * Calls on one page must not run at the same time; on different pages they may. The caller has blocked signals and touches no
  * registered memory meanwhile. Only raw system calls are made, so all but user_memory_inspect(), user_memory_prepare() and
- * user_memory_present() may be called in the trap. memory.c changes pages; inspect.c finds out about them.
+ * user_memory_present() may be called in the trap. memory.c changes pages; arm.c hides those that hold nothing; inspect.c finds out about
+ * them.
  */
 #ifndef UFFD_USER_MEMORY_H
 #define UFFD_USER_MEMORY_H

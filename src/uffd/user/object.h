@@ -13,12 +13,12 @@
 #include "uffd/user/pending.h"
 #include "uffd/user/space.h"
 
+#define USER_CHANGERS 32 /* threads whose changes of layout are known one by one */
+
 /*
  * Held by its descriptor, and by each thread that waits in a fault of it: its memory must outlast their waits. A thread that leaves
  * its wait by a longjmp keeps it for good.
  */
-#define USER_CHANGERS 32
-
 struct user_object {
 	_Atomic uint32_t holders;
 	struct user_pending pending;
@@ -54,8 +54,8 @@ struct user_object {
 	            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_POISON | UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_MOVE))
 
 /*
- * An object with its descriptor (open_flags: O_NONBLOCK, O_CLOEXEC) and features (0: not enabled yet), of which nobody knows yet and that has no thread; it is closed by
- * closing the descriptor and releasing it. 0 or -errno.
+ * An object with its descriptor (open_flags: O_NONBLOCK, O_CLOEXEC) and features (0: not enabled yet), of which nobody knows yet and that has
+ * no thread; it is closed by closing the descriptor and releasing it. 0 or -errno.
  */
 int user_object_create(int open_flags, uint64_t features, struct user_object **out);
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/futex.h"
 #include "base/lock.h"
@@ -215,14 +215,6 @@ static inline void relax(void)
 #endif
 }
 
-static uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /* Plus one. */
 static uint16_t this_cpu(void)
 {
@@ -376,7 +368,7 @@ int user_pending_create(struct user_pending *pending, int open_flags)
 		return err;
 	if (socketpair(AF_UNIX, type, 0, pair)) {
 		err = -errno;
-		raw_munmap((uint64_t)(uintptr_t)pending->shared, sizeof(*pending->shared));
+		raw_unmap(pending->shared, sizeof(*pending->shared));
 		return err;
 	}
 	pending->shared->magic = MAGIC;
@@ -405,7 +397,7 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell)
 	if (err)
 		return err;
 	if (view.shared->magic != MAGIC || view.shared->slot_size != sizeof(struct user_slot)) {
-		raw_munmap((uint64_t)(uintptr_t)view.shared, sizeof(*view.shared));
+		raw_unmap(view.shared, sizeof(*view.shared));
 		return -EINVAL;
 	}
 	view.memfd = user_own(memfd);
@@ -415,7 +407,7 @@ int user_pending_attach(struct user_pending *pending, int memfd, int bell)
 
 void user_pending_dispose(struct user_pending *pending)
 {
-	raw_munmap((uint64_t)(uintptr_t)pending->shared, sizeof(*pending->shared));
+	raw_unmap(pending->shared, sizeof(*pending->shared));
 	user_own_close(pending->memfd);
 	user_own_close(pending->rope);
 }
@@ -557,12 +549,12 @@ static uint32_t wait_aside(struct user_pending_shared *shared, struct user_ticke
 		set(shared->rest, rest - 1);
 	if (!is_waiting(word, ticket, goal) || !may_step_aside(shared, this_cpu()))
 		return word;
-	start = now();
+	start = now_ns();
 	for (unsigned i = 0; i < STEPS && is_waiting(word, ticket, goal); i++) {
 		step_aside();
 		word = atomic_load(&ticket.slot->word);
 	}
-	note_steps(shared, !is_waiting(word, ticket, goal) && now() - start < LATE_NS);
+	note_steps(shared, !is_waiting(word, ticket, goal) && now_ns() - start < LATE_NS);
 	return word;
 }
 
@@ -575,9 +567,9 @@ static uint32_t spin(struct user_pending *pending, struct user_ticket ticket, en
 		return wait_aside(pending->shared, ticket, goal);
 	if (ticket.expected != USER_EXPECTS_POLLER && !may_spin(pending->shared, get(pending->shared->reader_cpu)))
 		return word;
-	end = now() + SPIN_NS;
+	end = now_ns() + SPIN_NS;
 
-	while (is_waiting(word, ticket, goal) && now() < end) {
+	while (is_waiting(word, ticket, goal) && now_ns() < end) {
 		for (unsigned i = 0; i < 16 && is_waiting(word, ticket, goal); i++) {
 			relax();
 			word = atomic_load(&ticket.slot->word);
@@ -1053,18 +1045,18 @@ static bool is_under_way(const struct user_slot *slot, uint32_t word, uint32_t *
 /* Until the errand is over, or for so long that its thread may have died. */
 static uint32_t await(struct user_pending_shared *shared, struct user_slot *slot, uint32_t word)
 {
-	uint64_t start = now(), patience = 50 * 1000 * 1000;
+	uint64_t start = now_ns(), patience = 50 * 1000 * 1000;
 	bool elsewhere = atomic_load(&slot->sleeping) == AWAKE && get(slot->cpu) != this_cpu();
 	unsigned steps = may_step_aside(shared, get(slot->cpu)) ? STEPS : 0;
 	uint64_t end = elsewhere ? start + SPIN_NS : 0, t;
 	uint32_t word_now;
 
-	while (is_under_way(slot, word, &word_now) && end && now() < end)
+	while (is_under_way(slot, word, &word_now) && end && now_ns() < end)
 		relax();
 	while (is_under_way(slot, word, &word_now) && steps--)
 		step_aside();
 	/* By the clock, since who means harm could wake us without end. */
-	while (is_under_way(slot, word, &word_now) && (t = now()) < start + patience) {
+	while (is_under_way(slot, word, &word_now) && (t = now_ns()) < start + patience) {
 		struct timespec left = {.tv_nsec = (long)(start + patience - t)};
 
 		atomic_store(&slot->watching, 1);
@@ -1196,7 +1188,7 @@ static bool spin_for_message(struct user_pending *pending)
 		step_aside();
 		found = user_pending_unread(pending);
 	}
-	for (end = now() + SPIN_NS; !aside && !found && now() < end; found = user_pending_unread(pending))
+	for (end = now_ns() + SPIN_NS; !aside && !found && now_ns() < end; found = user_pending_unread(pending))
 		relax();
 	atomic_fetch_sub(&shared->spinning, 1);
 	if (!aside)

@@ -53,8 +53,9 @@ struct user_pending {
 	uint32_t
 		reader; /* who holds what is read by this view: a number that the owner has given, not 0; in the owner 0 */
 	/*
-	 * UFFD_EVENT_FORK carries the owner's number of the new descriptor, and CHILD_INHERIT unless it is to be close-on-exec. This makes a descriptor of the reader's own of it, before the
-	 * message counts as read: the owner closes its own then. -errno: the message stays unread.
+	 * UFFD_EVENT_FORK carries the owner's number of the new descriptor, and CHILD_INHERIT unless it is to be close-on-exec. This makes
+	 * a descriptor of the reader's own of it, before the message counts as read: the owner closes its own then. -errno: the message
+	 * stays unread.
 	 */
 	int (*open_child)(struct user_pending *pending, uint32_t number);
 	/* In the owner: what UFFDIO_COPY of a tray does, and wakes. Called in the trap, with signals blocked. */

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/hist.h"
+#include "base/clock.h"
 #include "uffd/durable.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
@@ -59,7 +59,7 @@ static int make_life(struct remote *remote, size_t len)
 	if (p == MAP_FAILED)
 		return -errno;
 	if (raw_madvise((uint64_t)(uintptr_t)p, len, MADV_DONTFORK)) {
-		raw_munmap((uint64_t)(uintptr_t)p, len);
+		raw_unmap(p, len);
 		return -ENOMEM;
 	}
 	remote->life = p;
@@ -71,7 +71,7 @@ static int make_life(struct remote *remote, size_t len)
 static void end_life(struct remote *remote)
 {
 	if (remote->life && remote->life_of == raw_getpid())
-		raw_munmap((uint64_t)(uintptr_t)remote->life, (size_t)sysconf(_SC_PAGESIZE));
+		raw_unmap(remote->life, (size_t)sysconf(_SC_PAGESIZE));
 	remote->life = NULL;
 }
 
@@ -187,8 +187,7 @@ static int shake_hands(struct remote *remote, int bell)
 
 static void unmap_own(struct remote *remote)
 {
-	if (remote->staging)
-		raw_munmap((uint64_t)(uintptr_t)remote->staging, STAGING_SIZE);
+	raw_unmap(remote->staging, STAGING_SIZE);
 	end_life(remote);
 }
 

@@ -3,7 +3,6 @@
  * UFFDIO_*, with the kernel's checks in the kernel's order and its answers.
  */
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/rawsys.h"

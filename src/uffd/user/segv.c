@@ -13,7 +13,6 @@
 
 #include "uffd/chain.h"
 #include "uffd/trycopy.h"
-#include "uffd/user/advice.h"
 #include "uffd/user/deliver.h"
 #include "uffd/user/fork.h"
 #include "uffd/user/object.h"
@@ -169,7 +168,7 @@ static bool is_late(const siginfo_t *info, const void *context, bool was_registe
 	/* It may be registered, and hidden, again by now, and be released once more: each refusal is looked at, and one that lasts counts. */
 	for (int i = 0; i < LOOKS; i++)
 		if (!raw_madvise((uint64_t)(uintptr_t)info->si_addr & ~(page_size - 1), page_size,
-		                 write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ) ||
+		                 write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) ||
 		    (!was_registered && is_registered((uint64_t)(uintptr_t)info->si_addr)))
 			return true;
 	return false;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/rawsys.h"
+#include "base/thread.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
@@ -104,7 +105,7 @@ static void close_client(struct service *service, size_t i)
 {
 	user_own_close(service->clients[i].socket);
 	user_own_close(service->clients[i].life);
-	raw_munmap((uint64_t)(uintptr_t)service->clients[i].staging, STAGING_SIZE);
+	raw_unmap((void *)service->clients[i].staging, STAGING_SIZE);
 	service->count--;
 	service->clients[i] = service->clients[service->count];
 	service->fds[1 + i] = service->fds[1 + service->count];
@@ -166,8 +167,7 @@ static void attach(struct service *service, int socket, int memfd, int life)
 	answer.err = admit(service, staging, life, &answer);
 	if (answer.err) {
 		user_pass(socket, &answer, sizeof(answer), NULL, 0);
-		if (staging)
-			raw_munmap((uint64_t)(uintptr_t)staging, STAGING_SIZE);
+		raw_unmap((void *)staging, STAGING_SIZE);
 		raw_close(socket);
 		raw_close(life);
 		return;
@@ -277,7 +277,7 @@ static void *run(void *arg)
 	user_object_end(service->object);
 	service->object->service = NULL;
 	user_object_release(service->object);
-	raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
+	raw_unmap(service, sizeof(*service));
 	return NULL;
 }
 
@@ -288,15 +288,13 @@ void user_service_forget(struct user_object *object)
 	/* The parent's monitors stay attached to the parent. */
 	while (service && service->count)
 		close_client(service, service->count - 1);
-	if (service)
-		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
+	raw_unmap(service, sizeof(*service));
 	object->service = NULL;
 }
 
 static int start(struct user_object *object)
 {
 	struct service *service;
-	signal_mask before;
 	pthread_t thread;
 	int err;
 
@@ -307,12 +305,10 @@ static int start(struct user_object *object)
 	object->service = service;
 	service->fds[0] = (struct pollfd){.fd = object->pending.rope, .events = POLLIN};
 	user_object_hold(object);
-	before = block_signals();
-	err = -pthread_create(&thread, NULL, run, service);
-	restore_signals(before);
+	err = thread_start(&thread, run, service);
 	if (err) {
 		user_object_release(object);
-		raw_munmap((uint64_t)(uintptr_t)service, sizeof(*service));
+		raw_unmap(service, sizeof(*service));
 		return err;
 	}
 	pthread_detach(thread);

@@ -66,7 +66,7 @@ struct service_answer {
 int user_service_name(struct user_object *object);
 
 /*
- * Starts the thread, which runs with all signals blocked, unless there is one. 0 or -errno. Until then what other processes send waits in
+ * Starts the thread (base/thread.h), unless there is one. 0 or -errno. Until then what other processes send waits in
  * the bell.
  */
 int user_service_ensure(struct user_object *object);

@@ -222,8 +222,7 @@ static int reserve(size_t extra)
 		memcpy(slots, old, space.count * sizeof(*slots));
 	space.slots = slots;
 	space.capacity = capacity;
-	if (old)
-		raw_munmap((uint64_t)(uintptr_t)old, old_capacity * sizeof(*slots));
+	raw_unmap(old, old_capacity * sizeof(*slots));
 	return 0;
 }
 
@@ -285,7 +284,7 @@ static void drop(size_t at)
 	take_out(at);
 	user_memory_dispose(&slot.range.memory);
 	if (--slot.block->ranges == 0)
-		raw_munmap((uint64_t)(uintptr_t)slot.block, slot.block->size);
+		raw_unmap(slot.block, slot.block->size);
 }
 
 /*
@@ -331,7 +330,7 @@ static int add_piece(struct user_object *object, struct user_memory *memory, uin
 		err = arm(&slot.range, memory->start, memory->end);
 	if (err) {
 		user_memory_dispose(&slot.range.memory);
-		raw_munmap((uint64_t)(uintptr_t)slot.block, size);
+		raw_unmap(slot.block, size);
 		return err;
 	}
 	insert(index_of(memory->start), &slot);

@@ -7,26 +7,19 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/placement.h"
 #include "base/rawsys.h"
+#include "placement.h"
 
 void follow_init(struct follow *follow)
 {
 	*follow = (struct follow){.stat = -1, .cpu = -1};
 }
 
-void follow_close(struct follow *follow)
-{
-	if (follow->stat >= 0)
-		raw_close(follow->stat);
-	follow_init(follow);
-}
-
 /* Field 39 of /proc/TID/stat; fields are counted from the closing bracket of the name, which is field 2. */
 static int processor_of(int stat)
 {
 	char buf[1024], *at;
-	ssize_t len = raw_syscall6(SYS_pread64, stat, (long)buf, sizeof(buf) - 1, 0, 0, 0);
+	ssize_t len = raw_pread(stat, buf, sizeof(buf) - 1, 0);
 
 	if (len < 0)
 		return (int)len;

@@ -9,8 +9,8 @@
  * This helps where the thread stays: pinned, or every processor busy. A thread that may run anywhere is woken on an idle
  * processor beside the one that the monitor keeps busy at that moment, and the monitor runs after it in vain.
  */
-#ifndef BASE_PLACEMENT_H
-#define BASE_PLACEMENT_H
+#ifndef BENCH_PLACEMENT_H
+#define BENCH_PLACEMENT_H
 
 #include <stdint.h>
 
@@ -33,7 +33,5 @@ void follow_init(struct follow *follow);
  */
 #define FOLLOW_INTERVAL 64
 int follow_thread(struct follow *follow, uint32_t tid);
-
-void follow_close(struct follow *follow);
 
 #endif
