@@ -75,10 +75,12 @@ static bool is_there(const struct client *client, const struct book_entry *regio
 /* Before any of them is added: how many are new, or -errno. */
 static ssize_t check_regions(const struct client *client, const struct book_entry *regions, size_t count, size_t *index)
 {
-	size_t most = client->thread->worker->options->max_regions, there = space_ranges(space_of(client));
+	size_t most = client->thread->worker->options->max_regions, there = 0;
 	struct space_range range;
 	ssize_t fresh = 0;
 
+	for (uint64_t at = 0; session_next(space_of(client), at, &range); at = range.start + range.len)
+		there++;
 	for (size_t i = 0; i < count; i++) {
 		*index = i;
 		if (is_there(client, &regions[i]))
@@ -138,6 +140,9 @@ static int replay(struct client *client)
 			/* What else an event may be wrong in it was when it came, and nothing followed from it. */
 			err = session_apply(client->space, &entry->msg, client->record->features);
 			err = err == -ENOMEM ? err : 0;
+			break;
+		case BOOK_TOLD:
+			err = session_all_told(client->space);
 			break;
 		case BOOK_FORK:
 			family_make(client, client->space, i);
@@ -286,6 +291,13 @@ static uint64_t make_child(struct client *client, uint64_t fd)
 	return 0;
 }
 
+static int all_told(void *arg)
+{
+	struct client *client = arg;
+
+	return book_append(&client->book, &(struct book_entry){.kind = BOOK_TOLD});
+}
+
 static void on_event(void *arg, const struct uffd_msg *msg)
 {
 	struct client *client = arg;
@@ -363,6 +375,7 @@ static const struct session_ops ops = {
 	.dismiss = dismiss,
 	.failed = failed,
 	.event = on_event,
+	.all_told = all_told,
 	.receive = receive,
 	.touched = touched,
 	.done = done,
@@ -386,7 +399,7 @@ static void wake_all(struct uf *uf, const struct space *space)
 {
 	struct space_range range;
 
-	for (uint64_t at = 0; space_next(space, at, &range); at = range.start + range.len)
+	for (uint64_t at = 0; session_next(space, at, &range); at = range.start + range.len)
 		uf_wake(uf, pointer(range.start), range.len);
 }
 
@@ -427,7 +440,7 @@ static size_t list_regions(const struct client *client, struct book_entry **regi
 	struct space_range range;
 
 	*regions = client->record->parent ? NULL : calloc(most ? most : 1, sizeof(**regions));
-	for (uint64_t at = 0; *regions && space_next(client->space, at, &range); at = range.start + range.len)
+	for (uint64_t at = 0; *regions && session_next(client->space, at, &range); at = range.start + range.len)
 		(*regions)[count++] = (struct book_entry){.a = range.start, .b = range.len};
 	return count;
 }
@@ -734,7 +747,7 @@ void client_show(struct client *client, struct status_client *out)
 		return;
 	if (session_try_enter(&client->session, &before)) {
 		client->regions = client->managed = 0;
-		for (uint64_t at = 0; space_next(client->session.space, at, &range); at = range.start + range.len) {
+		for (uint64_t at = 0; session_next(client->session.space, at, &range); at = range.start + range.len) {
 			client->regions++;
 			client->managed += range.len;
 		}

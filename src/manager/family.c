@@ -110,7 +110,7 @@ int family_poison(struct uf *uf, const struct space *space)
 	struct space_range range;
 	int err = 0;
 
-	for (uint64_t at = 0; !err && space_next(space, at, &range); at = range.start + range.len) {
+	for (uint64_t at = 0; !err && session_next(space, at, &range); at = range.start + range.len) {
 		uint64_t end = range.start + range.len, from = 0;
 
 		for (uint64_t page = range.start; !err && page <= end; page += range.unit) {

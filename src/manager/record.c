@@ -55,7 +55,7 @@ static size_t list_regions(const struct client *client, struct recording_region 
 	struct space_range range;
 	size_t count = 0;
 
-	for (uint64_t at = 0; count < most && space_next(client->space, at, &range); at = range.start + range.len)
+	for (uint64_t at = 0; count < most && session_next(client->space, at, &range); at = range.start + range.len)
 		regions[count++] = (struct recording_region){
 			.address = range.start, .length = range.len, .offset = range.offset};
 	return count;

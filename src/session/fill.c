@@ -237,6 +237,8 @@ static uint64_t copy_alike(struct session *session, uint64_t unit, uint64_t addr
 	while (done < len) {
 		ssize_t n = uf_copy(session->uf, pointer(addr + done), from + done, len - done, mode);
 
+		if ((n >= 0 || n == -EEXIST) && !atomic_load_explicit(&session->told, memory_order_relaxed))
+			atomic_store_explicit(&session->told, true, memory_order_relaxed);
 		if (there_already(session, unit, addr + done, protect, &n)) {
 			*there = true;
 			len = (done & ~(unit - 1)) + unit;

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "session/fault.h"
 #include "session/loop.h"
+#include "uffd/durable.h"
 
 #define MESSAGES 64
 /* Of so many reads one looks for more than one message, and one of so many looks at once whether another has come, where that was in vain. */
@@ -302,6 +303,29 @@ static void take_up(struct session *session)
 	}
 }
 
+/* With the gate closed. What was kept until other events are told is not needed any more once nothing is untold. */
+static void look_if_told(struct session *session)
+{
+	struct session_kept *kept = &session->kept;
+	const struct session_ops *ops = session->options.ops;
+	uint64_t before;
+
+	if (!kept->told_ms)
+		return;
+	if ((!atomic_load_explicit(&session->told, memory_order_relaxed) && !uf_all_told(session->uf)) ||
+	    (ops->all_told && ops->all_told(session->options.arg))) {
+		kept->told_ms = kept->told_ms < LATER / 2 ? kept->told_ms * 2 : LATER;
+		return;
+	}
+	kept->told_ms = 0;
+	before = space_present(session->space, SESSION_ASIDE, UINT64_MAX);
+	while (session_all_told(session->space) == -ENOMEM)
+		raw_syscall3(SYS_sched_yield, 0, 0, 0);
+	atomic_fetch_sub_explicit(&session->stats.present, before, memory_order_relaxed);
+	/* What is known now may have been asked for before. */
+	ring(session);
+}
+
 /*
  * What was posted, if the bell has been heard: whoever posts rings. `idle`: nothing else called for this look. How long it may wait for the next
  * one, ms; -1: any time.
@@ -309,16 +333,25 @@ static void take_up(struct session *session)
 static int serve_posts(struct session *session, bool rung, bool idle)
 {
 	struct session_kept *kept = &session->kept;
+	int ms = -1;
 
 	kept->read |= idle;
+	if (idle && kept->told_ms) {
+		signal_mask before = session_change_begin(session);
+
+		look_if_told(session);
+		session_change_end(session, before);
+	}
 	/* What is parked by this very look waits for the next. */
 	take_up(session);
 	if (rung)
 		sort_posts(session);
 	serve_held(session);
-	if (kept->parked)
-		return PARKED;
-	return kept->later_due ? (int)later_ms(session) : -1;
+	if (kept->later_due)
+		ms = (int)later_ms(session);
+	if (kept->told_ms && (ms < 0 || kept->told_ms < (unsigned)ms))
+		ms = (int)kept->told_ms;
+	return kept->parked ? PARKED : ms;
 }
 
 /*
@@ -340,15 +373,21 @@ static int by_address(const void *a, const void *b)
 	return (int)y->write - (int)x->write;
 }
 
+/* Kept for later or not. */
 static uint64_t present_in(const struct space *space, uint64_t start, uint64_t len)
 {
-	return space_present(space, start, start + len) +
-	       space_present(space, start | SESSION_ASIDE, (start + len) | SESSION_ASIDE);
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < SESSION_WAYS; i++)
+		bytes += space_present(space, start + i * SESSION_ASIDE, start + len + i * SESSION_ASIDE);
+	return bytes;
 }
 
-/* What is there in all that an event tells of. */
-static uint64_t present_at(const struct space *space, const struct uffd_msg *msg)
+/* What is there in all that an event tells of, or anywhere. */
+static uint64_t present_at(const struct space *space, const struct uffd_msg *msg, bool anywhere)
 {
+	if (anywhere)
+		return space_present(space, 0, UINT64_MAX);
 	switch (msg->event) {
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:
@@ -364,12 +403,15 @@ static uint64_t present_at(const struct space *space, const struct uffd_msg *msg
 /* Nobody is inside the gate. What an event tells must not be forgotten: pages would come back that the program gave up. */
 static void apply_event(struct session *session, const struct uffd_msg *msg)
 {
-	uint64_t before = present_at(session->space, msg);
+	bool anywhere = session_in_doubt(session->space);
+	uint64_t before = present_at(session->space, msg, anywhere);
 
 	while (session_apply(session->space, msg, uf_features(session->uf)) == -ENOMEM)
 		raw_syscall3(SYS_sched_yield, 0, 0, 0);
-	atomic_fetch_sub_explicit(&session->stats.present, before - present_at(session->space, msg),
+	atomic_fetch_sub_explicit(&session->stats.present, before - present_at(session->space, msg, anywhere),
 	                          memory_order_relaxed);
+	atomic_store_explicit(&session->told, false, memory_order_relaxed);
+	session->kept.told_ms = session->counts && session_is_owed(session->space);
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
 	/* A page that was on its way may not be any more: who waits for it is looked at again. */
@@ -420,6 +462,7 @@ static ssize_t take_messages(struct session *session, struct uffd_msg *msgs, siz
 	if (!(uf_features(session->uf) & EVENTS) && !ops->receive)
 		return uf_read(session->uf, msgs, count);
 	before = session_change_begin(session);
+	look_if_told(session);
 	n = ops->receive ? ops->receive(session->options.arg, msgs, count) : uf_read(session->uf, msgs, count);
 	for (ssize_t i = 0; i < n; i++)
 		if (msgs[i].event != UFFD_EVENT_PAGEFAULT)

@@ -11,6 +11,7 @@
 #include "session/fault.h"
 #include "session/loop.h"
 #include "store/store.h"
+#include "uffd/durable.h"
 
 /* Read at once by session_bring(). */
 #define BRING_BYTES ((uint64_t)1 << 20)
@@ -417,6 +418,8 @@ int session_open(struct session *session, struct uf *uf, const struct session_op
 	                            .bell = -1,
 	                            .end = -1,
 	                            .page = (uint64_t)sysconf(_SC_PAGESIZE)};
+	session->counts = uf_counts_events(uf);
+	session->kept.told_ms = session->counts && options->space && session_is_owed(options->space);
 	session->can_protect = uf_features(uf) & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	session->can_poison = options->poisons || (uf_features(uf) & UFFD_FEATURE_POISON);
 	pthread_mutex_init(&session->change, NULL);

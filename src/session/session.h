@@ -113,6 +113,8 @@ struct session_ops {
 	 * Pages have been put in place, or are lost: for an owner who keeps a record. Inside the gate, on any thread. May be NULL.
 	 */
 	void (*done)(void *arg, const struct session_done *done);
+	/* session_all_told() is about to be called, with the gate closed: for an owner who keeps a record. 0, or -errno: not now. May be NULL. */
+	int (*all_told)(void *arg);
 	/* In place of uf_read(), for an owner who has to note events before they take effect. With the gate closed. May be NULL. */
 	ssize_t (*receive)(void *arg, struct uffd_msg *msgs, size_t count);
 	/* [signal] Driven: session_turn() has something to do beside reading messages. Once, until the next turn. */
@@ -182,6 +184,7 @@ struct session_kept {
 	struct session_post *held, *parked, *later;
 	uint64_t later_due; /* ns; 0: nothing */
 	bool read;          /* messages were read since what is parked was looked at */
+	unsigned told_ms;   /* until it is looked again whether all has been told; 0: nobody need know */
 };
 
 struct session {
@@ -208,6 +211,9 @@ struct session {
 	struct session_kept kept;
 	struct session_reader reader; /* driven: the owner's */
 	_Atomic bool gone;            /* the process that is served has ended */
+	bool counts; /* pages are refused for as long as any layout event is unread, not only until one is read */
+	/* Since the last layout event a page was put in place, so nothing was untold. Written inside the gate, or with it closed. */
+	_Atomic bool told;
 	pthread_t *threads;
 	unsigned started;
 
@@ -237,11 +243,29 @@ int session_turn(struct session *session, unsigned reads);
 /*
  * session_apply - what a layout event does to a space of which every range has a source (layout.c)
  *
- * The same now, and from a record of what was. `features` of the object: which events there are. Ranges whose own event is still to come are
- * kept at addresses from SESSION_ASIDE on. 0, or -ENOMEM: perhaps done in part, to be tried again.
+ * The same now, and from a record of what was. `features` of the object: which events there are. What is kept until other events are told, and those
+ * whose own event is still to come, lies at addresses from SESSION_ASIDE on. 0, or -ENOMEM: perhaps done in part, to be tried again.
  */
 int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features);
-#define SESSION_ASIDE ((uint64_t)1 << 61)
+#define SESSION_ASIDE ((uint64_t)1 << 57)
+#define SESSION_WAYS  16u /* to keep something of a place, that of not being kept included: multiples of SESSION_ASIDE */
+
+/*
+ * session_all_told - all that has happened to the memory has been told, and applied: nothing of it is kept for later any more
+ *
+ * Of a record it is a part, as events are. 0 or -ENOMEM, as above. session_is_owed(): whether there is anything that it would change.
+ */
+int session_all_told(struct space *space);
+bool session_is_owed(const struct space *space);
+
+/* space_next(), of ranges that are where they are, and not kept for later. */
+static inline bool session_next(const struct space *space, uint64_t at, struct space_range *out)
+{
+	return space_next(space, at, out) && out->start < SESSION_ASIDE;
+}
+
+/* Whether an event may change more than what lies where it tells of. */
+bool session_in_doubt(const struct space *space);
 
 /* Changes of the set of ranges, with the space as its argument; one at a time. Not inside the gate. */
 signal_mask session_change_begin(struct session *session);

@@ -67,6 +67,15 @@ void uf_hang_up(struct uf *uf);
  */
 bool uf_lives(struct uf *uf);
 
+/*
+ * Whether, at some moment of this call, no layout event was unread or on its way: all that has happened to the memory before that has been told. Of
+ * the kernel's before Linux 5.15 it is not certain; see uf_counts_events(). Nothing is changed; waits as a request.
+ */
+bool uf_all_told(struct uf *uf);
+
+/* Whether the engine counts events that are untold, each by itself. Before Linux 5.15 the kernel only knows of one or none. */
+bool uf_counts_events(const struct uf *uf);
+
 /* Whether a descriptor is one of the user engine, to which uf_adopt() has to talk first. Nothing waits. */
 bool uf_is_user_engine(int fd);
 

@@ -44,6 +44,9 @@ struct uf_engine_ops {
 	void (*hang_up)(const struct uf *uf);
 	bool (*lives)(const struct uf *uf);
 
+	/* Where addresses end: in the page before that nothing is ever registered. 0: the kernel's, which looks at addresses last. */
+	uint64_t address_end;
+
 	void (*close)(struct uf *uf);
 
 	/* PAGEMAP_SCAN of this process, as what the engine has protected is concerned; NULL: the kernel's own. */

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/utsname.h>
 
 #include "base/options.h"
 #include "uffd/durable.h"
@@ -450,6 +452,28 @@ void uf_hang_up(struct uf *uf)
 {
 	if (uf && uf->ops->hang_up)
 		uf->ops->hang_up(uf);
+}
+
+bool uf_all_told(struct uf *uf)
+{
+	/* Refused for that before it is looked at; and nothing can lie there. */
+	struct uffdio_zeropage nothing = {.range = {.len = (uint64_t)sysconf(_SC_PAGESIZE)}};
+
+	if (uf->ops->address_end)
+		nothing.range.start = uf->ops->address_end - nothing.range.len;
+	return uf->ops->ioctl(uf, UFFDIO_ZEROPAGE, &nothing) != -EAGAIN;
+}
+
+bool uf_counts_events(const struct uf *uf)
+{
+	unsigned major = 0, minor = 0;
+	struct utsname system;
+
+	if (uf->ops != &uf_engine_kernel)
+		return true;
+	uname(&system);
+	sscanf(system.release, "%u.%u", &major, &minor);
+	return major > 5 || (major == 5 && minor >= 15);
 }
 
 bool uf_lives(struct uf *uf)

@@ -12,6 +12,7 @@
  *	is REGION PAGE SEED AT "yes": the page holds what page AT of that store does; "zeros", "other"; "bus": it is SIGBUS. "none": it was unmapped
  *	drop REGION PAGE COUNT MADV_DONTNEED
  *	move REGION, unmap REGION PAGE COUNT, protect REGION PAGE COUNT (read-only, which makes a mapping of its own)
+ *	leave REGION           moves it, and its old place stays mapped (MREMAP_DONTUNMAP): its number as a region
  *	fork                   a child that does `is` on each further line, and ends with an empty one
  *	exec                   "done", and another program in its place
  *	numbers                those of the object and of the connection
@@ -239,6 +240,21 @@ static void change(const char *what, const char *args)
 	say("done");
 }
 
+static void leave(const char *args)
+{
+	unsigned region = (unsigned)atoi(args);
+	char *to;
+
+	must(region < region_count && region_count < REGIONS, args);
+	to = mremap(regions[region], lengths[region], lengths[region], MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	must(to != MAP_FAILED, "mremap");
+	regions[region_count] = regions[region];
+	lengths[region_count] = lengths[region];
+	regions[region] = to;
+	printf("%u\n", region_count++);
+	fflush(stdout);
+}
+
 /* Its child answers in its place until it ends. */
 static void fork_off(void)
 {
@@ -336,6 +352,8 @@ static void obey(char *line)
 		say("done");
 	} else if (!strcmp(line, "flood")) {
 		start_flood(rest);
+	} else if (!strcmp(line, "leave")) {
+		leave(rest);
 	} else {
 		change(line, rest);
 	}

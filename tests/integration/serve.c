@@ -287,6 +287,7 @@ TEST(what_clients_do_is_recorded,
 	const struct recording_event *event;
 	struct recording_data data;
 	char folder[128];
+	unsigned before;
 
 	snprintf(folder, sizeof(folder), "%s", in_folder("recordings"));
 	CHECK_EQ(mkdir(folder, 0700), 0);
@@ -301,10 +302,12 @@ TEST(what_clients_do_is_recorded,
 	       "{\"regions\":[{\"base_host_virt_addr\":@1,\"size\":65536,\"offset\":1048576,\"store\":\"default\"}]}");
 	EXPECT(&peer, "ok", "answer");
 	EXPECT(&peer, "yes", "is 1 3 1 259");
+	before = manager_descriptors(&manager);
 	CHECK(atol(peer_say(&peer, "fork")) > 0);
 	EXPECT(&peer, "yes", "0 3 1 3");
 	EXPECT(&peer, "done", "%s", "");
-	UNTIL(manager_number(&manager, "clients") == 1);
+	/* Its record is free again only then. */
+	manager_settled(&manager, before, 1);
 	peer_start(&other);
 	peer_give(&other, &manager, 16, 0);
 	CHECK(atol(peer_say(&peer, "fork")) > 0);
@@ -421,6 +424,27 @@ TEST(clients_are_served_on_in_the_time_of_grace,
 	peer_kill(&peer);
 	CHECK_EQ(waitpid(manager.pid, &status, 0), manager.pid);
 	CHECK_EQ(status, 0);
+}
+
+TEST(a_place_that_is_left_and_stays_is_empty, "MREMAP_DONTUNMAP: what moved is what it was, and its old place zeros.")
+{
+	START(NULL);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 64, 0);
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "1", "leave 0");
+	for (unsigned i = 0; i < 2; i++) {
+		pid_t worker = manager_worker(&manager);
+
+		EXPECT(&peer, "yes", "is 0 1 1 1");
+		EXPECT(&peer, "yes", "is 0 %u 1 %u", 2 + 8 * i, 2 + 8 * i);
+		EXPECT(&peer, "zeros", "is 1 1 1 1");
+		EXPECT(&peer, "zeros", "is 1 %u 1 1", 2 + 8 * i);
+		CHECK_EQ(kill(worker, SIGKILL), 0);
+		UNTIL(manager_worker(&manager) != worker);
+	}
+	EXPECT(&peer, "done", "unmap 1 0 64");
+	EXPECT(&peer, "yes", "is 0 30 1 30");
 }
 
 TEST(a_killed_worker_is_replaced, "Another worker takes over, with everything as it was.")

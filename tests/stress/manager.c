@@ -13,6 +13,7 @@
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -86,6 +87,7 @@ struct actor {
 	struct page pages[PAGES];
 	uint64_t random;
 	unsigned depth, chunks;
+	bool restless; /* moves about half of the time, to where others go that moment */
 	pthread_t thread;
 };
 
@@ -160,6 +162,24 @@ static void give_back(struct actor *actor, size_t first, size_t most)
 	}
 }
 
+/* The place that a thread is about to leave, and by how many pages, in the lowest bits. */
+static _Atomic uintptr_t leaving;
+
+/* A place for so many pages: where another thread's are that very moment, if it goes soon. */
+static char *reserve(size_t n)
+{
+	uintptr_t left = atomic_exchange(&leaving, 0);
+	char *at = MAP_FAILED;
+
+	for (unsigned i = 0; i < 200 && at == MAP_FAILED && left % PAGE >= n; i++)
+		at = mmap((void *)(left & ~(PAGE - 1)), n * PAGE, PROT_NONE,
+		          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (at == MAP_FAILED)
+		at = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(at != MAP_FAILED, "mmap");
+	return at;
+}
+
 static void move(struct actor *actor, size_t first, size_t most)
 {
 	size_t n = run_of(actor, first, most);
@@ -167,9 +187,8 @@ static void move(struct actor *actor, size_t first, size_t most)
 
 	if (!n)
 		return;
-	/* Where another thread's may have been a moment ago. */
-	to = mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	must(to != MAP_FAILED, "mmap");
+	to = reserve(n);
+	atomic_store(&leaving, (uintptr_t)actor->pages[first].addr | n);
 	must(mremap(actor->pages[first].addr, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to, "mremap");
 	actor->chunks++;
 	for (size_t i = 0; i < n; i++) {
@@ -228,6 +247,8 @@ static void act(struct actor *actor, unsigned steps)
 		size_t at = next(&actor->random) % PAGES, most = 1 + next(&actor->random) % 12;
 		unsigned what = next(&actor->random) % 200;
 
+		if (actor->restless && what % 2)
+			what = 188;
 		if (what < 130)
 			check(&actor->pages[at]);
 		else if (what < 180)
@@ -297,7 +318,7 @@ static int open_object(void)
 	return fd;
 }
 
-static void populate(struct actor *actor, int fd, char *text, size_t size, uint64_t *random)
+static void populate(struct actor *actor, int fd, bool restless, char *text, size_t size, uint64_t *random)
 {
 	uint64_t from = next(random) % (STORE_PAGES - PAGES);
 	char *memory = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -311,6 +332,7 @@ static void populate(struct actor *actor, int fd, char *text, size_t size, uint6
 	for (size_t i = 0; i < PAGES; i++)
 		actor->pages[i] = (struct page){.addr = memory + i * PAGE, .base = STORED, .store = from + i};
 	actor->random = next(random);
+	actor->restless = restless;
 	snprintf(text, size, "{\"base_host_virt_addr\":%lu,\"size\":%lu,\"offset\":%lu,\"page_size\":4096}",
 	         (unsigned long)(uintptr_t)memory, PAGES * PAGE, from * PAGE);
 }
@@ -335,7 +357,7 @@ static int client(const char *folder, uint64_t seed)
 	static struct actor actors[THREADS];
 	char text[2048], regions[THREADS][160], path[108], stop[128];
 	uint64_t random = seed;
-	bool silent = next(&random) % 2;
+	bool silent = next(&random) % 2, restless = next(&random) % 3 == 0;
 	int fd = open_object(), connection;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -343,7 +365,7 @@ static int client(const char *folder, uint64_t seed)
 	snprintf(stop, sizeof(stop), "%s/stop", folder);
 	stop_file = stop;
 	for (unsigned i = 0; i < THREADS; i++)
-		populate(&actors[i], fd, regions[i], sizeof(regions[i]), &random);
+		populate(&actors[i], fd, restless, regions[i], sizeof(regions[i]), &random);
 	connection = connect_to(path);
 	if (silent) {
 		snprintf(text, sizeof(text), "[%s,%s,%s]", regions[0], regions[1], regions[2]);

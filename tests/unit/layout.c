@@ -8,8 +8,9 @@
 #define HERE   ((uint64_t)0x10000000)
 #define THERE  ((uint64_t)0x20000000)
 #define FAR    ((uint64_t)0x30000000)
+#define ELSE   ((uint64_t)0x40000000)
 
-static struct session_source one, two, child = {.inherited = true};
+static struct session_source one, two, three, child = {.inherited = true};
 
 static struct space *make(void)
 {
@@ -185,5 +186,227 @@ TEST(chains, "Three that move on to each other's places, told of in the opposite
 	expect(space, THERE, &child, 64 * PAGE);
 	expect(space, HERE, &two, 0);
 	expect(space, FAR, &one, 0);
+	space_free(space);
+}
+
+/* What was lost: another's content is never taken for it, and no store has it. */
+static void expect_lost(const struct space *space, uint64_t addr, unsigned pages)
+{
+	for (unsigned i = 0; i < pages; i++) {
+		struct space_range range;
+
+		CHECK(space_find(space, addr + i * PAGE, &range));
+		CHECK(offset_at(&range, addr + i * PAGE) > (uint64_t)1 << 60);
+	}
+}
+
+static void expect_all(const struct space *space, uint64_t addr, unsigned pages, const struct session_source *source)
+{
+	for (unsigned i = 0; i < pages; i++)
+		expect(space, addr + i * PAGE, source, source ? i * PAGE : 0);
+}
+
+static void all_told(struct space *space)
+{
+	CHECK_EQ(session_all_told(space), 0);
+	CHECK(!session_is_owed(space));
+}
+
+TEST(newcomer_that_departs_too, "Two that departed from one place, told of in an order that nobody knows, are lost, "
+                                "and not taken for one another.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	/* One thread: HERE -> FAR, told of last. Another: THERE -> HERE -> ELSE. Or the other way round. */
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	moved(space, HERE, ELSE, 4);
+	expect_all(space, ELSE, 4, &one);
+	CHECK(session_in_doubt(space));
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	moved(space, HERE, FAR, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect_lost(space, ELSE, 4);
+	expect_lost(space, FAR, 4);
+	expect_all(space, HERE, 4, NULL);
+	all_told(space);
+	expect_lost(space, ELSE, 4);
+	space_free(space);
+}
+
+TEST(doubt_follows, "What is in doubt is lost wherever it is by then.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	moved(space, HERE, ELSE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	moved(space, ELSE, THERE, 4);
+	told(space, UFFD_EVENT_UNMAP, ELSE, 4);
+	/* Another lies there now, of which there is no doubt. */
+	lay(space, ELSE, 4, &two, 0);
+	moved(space, HERE, FAR, 4);
+	expect_lost(space, THERE, 4);
+	expect_lost(space, FAR, 4);
+	expect_all(space, ELSE, 4, &two);
+	space_free(space);
+}
+
+TEST(doubt_ends, "Once all has been told, the one that departed was the oldest, and nothing is lost.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	moved(space, HERE, ELSE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	all_told(space);
+	moved(space, HERE, FAR, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect_all(space, ELSE, 4, &one);
+	expect_all(space, FAR, 4, &two);
+	expect_all(space, HERE, 4, NULL);
+	space_free(space);
+}
+
+TEST(arriving_is_not_departing, "What has not come yet, as its old place tells, cannot have gone: there is no doubt.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, THERE, HERE, 4);
+	moved(space, HERE, ELSE, 4);
+	CHECK(!session_in_doubt(space));
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	moved(space, HERE, FAR, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect_all(space, ELSE, 4, &one);
+	expect_all(space, FAR, 4, &two);
+	CHECK(!session_is_owed(space));
+	space_free(space);
+}
+
+TEST(unmapped_in_doubt, "Of two departures one of which is an end, what moved is lost; of two ends nothing is left.")
+{
+	for (unsigned ends = 1; ends <= 2; ends++) {
+		struct space *space = make();
+
+		lay(space, HERE, 4, &one, 0);
+		lay(space, THERE, 4, &two, 0);
+		moved(space, THERE, HERE, 4);
+		told(space, UFFD_EVENT_UNMAP, THERE, 4);
+		told(space, UFFD_EVENT_UNMAP, HERE, 4);
+		expect_all(space, HERE, 4, &two);
+		if (ends == 2) {
+			told(space, UFFD_EVENT_UNMAP, HERE, 4);
+		} else {
+			moved(space, HERE, FAR, 4);
+			expect_lost(space, FAR, 4);
+			told(space, UFFD_EVENT_UNMAP, HERE, 4);
+		}
+		expect_all(space, HERE, 4, NULL);
+		all_told(space);
+		space_free(space);
+	}
+}
+
+TEST(three_at_one_place, "Each that departed from a place untold is kept, whatever came after; in order, or lost.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	lay(space, FAR, 4, &three, 0);
+	/* The first and the second have gone, and neither was told of. */
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	moved(space, FAR, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, FAR, 4);
+	expect_all(space, HERE, 4, &three);
+	moved(space, HERE, ELSE, 4);
+	moved(space, HERE, FAR, 4);
+	expect_lost(space, ELSE, 4);
+	expect_lost(space, FAR, 4);
+	/* Which of the three is there still, nobody knows either. */
+	expect_lost(space, HERE, 4);
+	space_free(space);
+}
+
+TEST(left_twice,
+     "A place that is left again before the unmap of the first time is told is owed two: a newcomer is not theirs.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	lay(space, ELSE, 4, &three, 0);
+	moved(space, HERE, FAR, 4);
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	moved(space, HERE, THERE, 4);
+	moved(space, ELSE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, ELSE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect_all(space, FAR, 4, &one);
+	expect_all(space, THERE, 4, &two);
+	expect_all(space, HERE, 4, &three);
+	CHECK(!session_is_owed(space));
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect_all(space, HERE, 4, NULL);
+	space_free(space);
+}
+
+TEST(newcomer_unmapped_in_part,
+     "Where it cannot be told whether a part of a newcomer was unmapped, or of the place before it, it is lost.")
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, HERE, FAR, 4);
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	told(space, UFFD_EVENT_UNMAP, HERE, 1);
+	expect_lost(space, HERE, 1);
+	expect(space, HERE + PAGE, &two, PAGE);
+	/* More than what is left of the place: of what lies around as well. */
+	lay(space, HERE + 4 * PAGE, 1, &three, 0);
+	told(space, UFFD_EVENT_UNMAP, HERE, 5);
+	for (unsigned i = 0; i < 5; i++)
+		expect(space, HERE + i * PAGE, NULL, 0);
+	all_told(space);
+	expect_all(space, HERE, 4, NULL);
+	space_free(space);
+}
+
+TEST(old_place_stays,
+     "A place that was left, and is not unmapped, once all is told, is there still, and empty (MREMAP_DONTUNMAP).")
+{
+	struct space *space = make();
+	struct space_range range;
+
+	lay(space, HERE, 4, &one, 0);
+	moved(space, HERE, FAR, 4);
+	CHECK(session_is_owed(space));
+	expect_all(space, HERE, 4, NULL);
+	all_told(space);
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK(space_find(space, HERE + i * PAGE, &range));
+		CHECK_EQ(page_state(atomic_load(state_at(&range, HERE + i * PAGE))), SPACE_REMOVED);
+		expect(space, FAR + i * PAGE, &one, i * PAGE);
+	}
+	told(space, UFFD_EVENT_UNMAP, HERE, 4);
+	expect_all(space, HERE, 4, NULL);
+	expect_all(space, FAR, 4, &one);
 	space_free(space);
 }

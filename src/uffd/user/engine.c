@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/rawsys.h"
+#include "uffd/user/object.h"
 #include "uffd/user/pagemap.h"
 #include "uffd/user/service.h"
 
@@ -325,6 +326,7 @@ static void user_forget(struct uf *uf)
 }
 
 const struct uf_engine_ops uf_engine_user = {
+	.address_end = USER_ADDRESS_END,
 	.name = "user",
 	.touches_arg = true,
 	.open = user_open,

@@ -45,6 +45,9 @@ struct user_object {
 
 #define USER_ENABLED ((uint64_t)1 << 63)
 
+/* Addresses lie below: as the kernel gives them to a program that asks for no others. */
+#define USER_ADDRESS_END ((uint64_t)1 << 47)
+
 /* All that this engine does, and so all that it offers. */
 #define USER_FEATURES                                                                                         \
 	((uint64_t)(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |     \

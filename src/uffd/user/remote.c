@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "uffd/durable.h"
+#include "uffd/user/object.h"
 #include "uffd/user/own.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/service.h"
@@ -544,6 +545,7 @@ const struct uf_engine_ops uf_engine_remote = {
 	.accept = remote_accept,
 	.hang_up = remote_hang_up,
 	.lives = remote_lives,
+	.address_end = USER_ADDRESS_END,
 	.close = remote_close,
 	.enabled = remote_enabled,
 	.take = remote_take,

@@ -21,7 +21,7 @@ static bool has(const struct user_object *object, uint64_t feature)
 }
 
 #define LOWEST_ADDRESS  65536
-#define ADDRESS_SPACE   ((uint64_t)1 << 47)
+#define ADDRESS_SPACE   USER_ADDRESS_END
 #define REQUEST(name)   ((uint64_t)1 << _UFFDIO_##name)
 #define OBJECT_REQUESTS (REQUEST(API) | REQUEST(REGISTER) | REQUEST(UNREGISTER))
 
