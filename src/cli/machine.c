@@ -7,6 +7,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/huge.h"
 #include "cli/machine.h"
 
 #define POOLS_DIR "/sys/kernel/mm/hugepages"
@@ -22,21 +23,6 @@ static int64_t read_number(const char *path)
 		value = UNKNOWN;
 	fclose(file);
 	return value;
-}
-
-static uint64_t default_huge_page_size(void)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	unsigned long long kib = 0;
-	char line[128];
-
-	if (!file)
-		return 0;
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "Hugepagesize: %llu kB", &kib) == 1)
-			break;
-	fclose(file);
-	return kib * 1024;
 }
 
 static int64_t read_pool_number(unsigned long long kib, const char *name)
@@ -56,7 +42,7 @@ static int by_size(const void *a, const void *b)
 
 static void read_pools(struct machine *machine)
 {
-	uint64_t default_size = default_huge_page_size();
+	uint64_t default_size = huge_page_bytes();
 	DIR *dir = opendir(POOLS_DIR);
 	struct dirent *entry;
 	unsigned long long kib;

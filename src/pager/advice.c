@@ -87,9 +87,13 @@ int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pa
 		dont_need(pager, start, len);
 		return 0;
 	case UF_PAGER_RANDOM:
+		atomic_store(&mapping->source.order, ORDER_RANDOM);
+		return 0;
 	case UF_PAGER_SEQUENTIAL:
+		atomic_store(&mapping->source.order, ORDER_SEQUENTIAL);
+		return 0;
 	case UF_PAGER_NORMAL:
-		atomic_store(&mapping->source.advice, advice);
+		atomic_store(&mapping->source.order, ORDER_UNKNOWN);
 		return 0;
 	default:
 		return -EINVAL;

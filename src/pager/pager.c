@@ -438,7 +438,6 @@ int uf_pager_map(struct uf_pager *pager, void **addr, struct uf_store *store, ui
 	mapping->source.store = store;
 	mapping->source.writable = !(flags & UF_PAGER_READ_ONLY);
 	mapping->source.no_zeropage = flags & UF_PAGER_HUGE;
-	mapping->source.advice = UF_PAGER_NORMAL;
 	err = finish_map(pager, mapping);
 	if (err)
 		free_mapping(mapping);

@@ -200,7 +200,7 @@ static uint64_t move_out(struct uf_pager *pager, const struct space_range *range
 static bool need_no_rest(const struct run *run)
 {
 	return !run->dirty &&
-	       atomic_load_explicit(&source_of(&run->range)->advice, memory_order_relaxed) == UF_PAGER_SEQUENTIAL;
+	       atomic_load_explicit(&source_of(&run->range)->order, memory_order_relaxed) == ORDER_SEQUENTIAL;
 }
 
 static void add_run(struct leaving *leaving, const struct run *run)

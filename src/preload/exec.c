@@ -74,7 +74,7 @@ WRAP(int, execvp, (const char *file, char *const argv[]))
 			(argv)[i_] = va_arg(args, char *);  \
 	} while (0)
 
-__attribute__((visibility("default"))) int execl(const char *path, const char *arg, ...)
+EXPORT int execl(const char *path, const char *arg, ...)
 {
 	char **argv;
 	va_list args;
@@ -85,7 +85,7 @@ __attribute__((visibility("default"))) int execl(const char *path, const char *a
 	return execve(path, argv, environ);
 }
 
-__attribute__((visibility("default"))) int execlp(const char *file, const char *arg, ...)
+EXPORT int execlp(const char *file, const char *arg, ...)
 {
 	char **argv;
 	va_list args;
@@ -96,7 +96,7 @@ __attribute__((visibility("default"))) int execlp(const char *file, const char *
 	return execvpe(file, argv, environ);
 }
 
-__attribute__((visibility("default"))) int execle(const char *path, const char *arg, ...)
+EXPORT int execle(const char *path, const char *arg, ...)
 {
 	char **argv, **envp;
 	va_list args;

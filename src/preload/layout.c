@@ -9,8 +9,6 @@
 #include "preload/next.h"
 #include "uffd/user/layout.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
 static void *as_address(long result)
 {
 	result = as_libc(result);

@@ -21,10 +21,13 @@
 
 #include "base/rawsys.h"
 
+/* What the program finds in place of libc's. */
+#define EXPORT __attribute__((visibility("default")))
+
 #define WRAP(type, name, parameters)                                          \
 	__attribute__((unused)) static type(*_Atomic next_##name) parameters; \
-	__attribute__((visibility("default"))) type name parameters;          \
-	__attribute__((visibility("default"))) type name parameters
+	EXPORT type name parameters;                                          \
+	EXPORT type name parameters
 
 /* For NEXT() where another file has the wrapper. */
 #define NEXT_ONLY(type, name, parameters) static type(*_Atomic next_##name) parameters

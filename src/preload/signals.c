@@ -89,7 +89,7 @@ WRAP(int, sigaction, (int sig, const struct sigaction *act, struct sigaction *ol
 }
 
 int __sigaction(int sig, const struct sigaction *act, struct sigaction *old);
-__attribute__((visibility("default"))) int __sigaction(int sig, const struct sigaction *act, struct sigaction *old)
+EXPORT int __sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	return sigaction(sig, act, old);
 }

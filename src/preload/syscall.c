@@ -83,7 +83,7 @@ static long by_number(long nr, const long a[6])
 	}
 }
 
-__attribute__((visibility("default"))) long syscall(long nr, ...)
+EXPORT long syscall(long nr, ...)
 {
 	long a[6];
 	va_list args;

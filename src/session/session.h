@@ -37,16 +37,19 @@
 
 struct session;
 
+/* In what order pages are touched, as far as the owner was told: it says how much to read at once. */
+enum session_order { ORDER_UNKNOWN, ORDER_RANDOM, ORDER_SEQUENTIAL };
+
 /* Where the pages of a range come from: what space_range.source points to. The owner's; must outlive the range, see session_settle(). */
 struct session_source {
 	struct uf_store *store; /* NULL: zeros */
 	struct uf_store *aside; /* where SAVED pages are, by the same offsets; or NULL */
 	bool writable;          /* pages come in write-protected, so that the first write is noticed */
 	bool no_zeropage;       /* UFFDIO_ZEROPAGE does not serve this memory */
-	bool inherited;     /* may have departed before its process was forked, of which nobody tells: see layout.c */
-	bool comes_again;   /* what the program gives back comes from the store again, not as zeros */
-	_Atomic int advice; /* enum uf_pager_advice: RANDOM, SEQUENTIAL, NORMAL */
-	_Atomic bool cut;   /* store_at() has promised what was not there */
+	bool inherited;    /* may have departed before its process was forked, of which nobody tells: see layout.c */
+	bool comes_again;  /* what the program gives back comes from the store again, not as zeros */
+	_Atomic int order; /* enum session_order */
+	_Atomic bool cut;  /* store_at() has promised what was not there */
 	_Atomic bool recording;        /* first touches are told to the owner, and nothing is read ahead */
 	struct session_stream {        /* a sequence of touches, as far as it is known; torn updates only cost speed */
 		_Atomic uint64_t next; /* where it goes on, upwards */

@@ -5,8 +5,6 @@
  */
 #include "session/fill.h"
 
-#include <userfault/pager.h>
-
 #define STREAMS (sizeof(((struct session_source *)0)->streams) / sizeof(struct session_stream))
 #define MOST    ((uint64_t)1 << 20)
 #define FIRST   ((uint64_t)256 << 10) /* of sources that are read in sequence, as was said */
@@ -39,10 +37,10 @@ static struct session_stream *find(struct session_source *source, uint64_t addr,
 	return NULL;
 }
 
-static uint64_t grown(const struct session_stream *stream, const struct space_range *range, int advice)
+static uint64_t grown(const struct session_stream *stream, const struct space_range *range, int order)
 {
 	uint64_t bytes = 2 * atomic_load_explicit(&((struct session_stream *)stream)->bytes, memory_order_relaxed);
-	uint64_t least = advice == UF_PAGER_SEQUENTIAL ? FIRST : 2 * range->unit;
+	uint64_t least = order == ORDER_SEQUENTIAL ? FIRST : 2 * range->unit;
 
 	if (bytes < least)
 		bytes = least;
@@ -54,22 +52,22 @@ static uint64_t grown(const struct session_stream *stream, const struct space_ra
 void fill_window(const struct space_range *range, uint64_t addr, uint64_t *start, uint64_t *end)
 {
 	struct session_source *source = source_of(range);
-	int advice = atomic_load_explicit(&source->advice, memory_order_relaxed);
+	int order = atomic_load_explicit(&source->order, memory_order_relaxed);
 	struct session_stream *stream;
 	uint64_t bytes, limit = range->start + range->len;
 	bool down;
 
 	*start = addr;
 	*end = addr + range->unit;
-	if (advice == UF_PAGER_RANDOM || atomic_load_explicit(&source->recording, memory_order_relaxed))
+	if (order == ORDER_RANDOM || atomic_load_explicit(&source->recording, memory_order_relaxed))
 		return;
 	stream = find(source, addr, &down);
 	if (!stream) {
-		if (advice == UF_PAGER_SEQUENTIAL && limit - addr > range->unit)
+		if (order == ORDER_SEQUENTIAL && limit - addr > range->unit)
 			*end = limit - addr < FIRST ? limit : addr + (FIRST > range->unit ? FIRST : range->unit);
 		return;
 	}
-	bytes = grown(stream, range, advice);
+	bytes = grown(stream, range, order);
 	if (down)
 		*start = addr - range->start < bytes ? range->start : addr + range->unit - bytes;
 	else
@@ -82,7 +80,7 @@ void fill_window_done(const struct space_range *range, uint64_t addr, uint64_t s
 	struct session_stream *stream;
 	bool down;
 
-	if (atomic_load_explicit(&source->advice, memory_order_relaxed) == UF_PAGER_RANDOM)
+	if (atomic_load_explicit(&source->order, memory_order_relaxed) == ORDER_RANDOM)
 		return;
 	stream = find(source, addr, &down);
 	if (!stream)

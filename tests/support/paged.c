@@ -222,6 +222,20 @@ bool is_content(const char *at, uint64_t offset, uint64_t len)
 	return true;
 }
 
+void write_pages(char *at, uint64_t len, char byte)
+{
+	for (uint64_t page = 0; page < len; page += 4096)
+		at[page] = byte;
+}
+
+void check_pages(const char *at, uint64_t offset, uint64_t len, char byte)
+{
+	for (uint64_t page = 0; page < len; page += 4096) {
+		CHECK_EQ(at[page], byte);
+		CHECK(is_content(at + page + 1, offset + page + 1, 4096 - 1));
+	}
+}
+
 static void fill_store(struct uf_store *store, uint64_t size)
 {
 	char *bytes = malloc(size);

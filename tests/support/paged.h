@@ -86,6 +86,10 @@ static inline char paged_content(uint64_t offset)
 /* Whether [offset, offset + len) of a store is at `at`, as it was at first. */
 bool is_content(const char *at, uint64_t offset, uint64_t len);
 
+/* Each page's first byte becomes `byte`; and checks that it is, and the rest of the page is_content(). */
+void write_pages(char *at, uint64_t len, char byte);
+void check_pages(const char *at, uint64_t offset, uint64_t len, char byte);
+
 /* A store whose content is that: in a file of the test's folder, or in memory. */
 struct uf_store *filled_file(uint64_t size, const char **path);
 struct uf_store *filled_memory(uint64_t size);

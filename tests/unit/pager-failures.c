@@ -127,21 +127,6 @@ BOTH_WAYS(wait_for_the_store,
 	}
 }
 
-/* Each page's first byte becomes `byte`. */
-static void write_pages(char *at, uint64_t len, char byte)
-{
-	for (uint64_t page = 0; page < len; page += PAGE)
-		at[page] = byte;
-}
-
-static void check_pages(const char *at, uint64_t offset, uint64_t len, char byte)
-{
-	for (uint64_t page = 0; page < len; page += PAGE) {
-		CHECK_EQ(at[page], byte);
-		CHECK(is_content(at + page + 1, offset + page + 1, PAGE - 1));
-	}
-}
-
 BOTH_WAYS(flush_fails,
           "What could not be written is dirty still, and the flush an error; the next flush writes it all.")
 {

@@ -197,21 +197,6 @@ BOTH_WAYS(read_only_is_segv, "A write to a read-only mapping is SIGSEGV, and cha
 	uf_store_close(store);
 }
 
-/* Each page's first byte becomes `byte`, and its content is as it was apart from that. */
-static void write_pages(char *at, uint64_t len, char byte)
-{
-	for (uint64_t page = 0; page < len; page += PAGE)
-		at[page] = byte;
-}
-
-static void check_pages(const char *at, uint64_t offset, uint64_t len, char byte)
-{
-	for (uint64_t page = 0; page < len; page += PAGE) {
-		CHECK_EQ(at[page], byte);
-		CHECK(is_content(at + page + 1, offset + page + 1, PAGE - 1));
-	}
-}
-
 BOTH_WAYS(private_stays_here,
           "What is written to a private mapping stays in it, also what left memory, and not in the store.")
 {

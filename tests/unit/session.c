@@ -8,8 +8,6 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include <userfault/pager.h>
-
 #include "session/session.h"
 #include "support/actor.h"
 #include "support/scripted.h"
@@ -290,7 +288,7 @@ static struct session_source *new_source(const struct shelf *shelf)
 	CHECK(source);
 	source->store = shelf ? shelf->store : NULL;
 	source->writable = true;
-	source->advice = UF_PAGER_NORMAL;
+	source->order = ORDER_UNKNOWN;
 	return source;
 }
 
@@ -316,7 +314,7 @@ static struct shelf *map_as(size_t pages, bool random)
 	struct shelf *shelf = new_shelf(1, pages, false);
 	struct session_source *source = new_source(shelf);
 
-	source->advice = random ? UF_PAGER_RANDOM : UF_PAGER_NORMAL;
+	source->order = random ? ORDER_RANDOM : ORDER_UNKNOWN;
 	insert(BASE, pages, source, 0, page_size);
 	return shelf;
 }
@@ -628,7 +626,7 @@ TEST(large_units, "Units larger than a page come as a whole, whichever parts of 
 	for (size_t i = 16; i < 24; i++)
 		check_byte(page(i), content(shelf, i * page_size));
 	check_room();
-	source->advice = UF_PAGER_SEQUENTIAL;
+	source->order = ORDER_SEQUENTIAL;
 	AT_ONCE(&batch, 100, 101, 102, 103, ~104, ~107);
 	end_batch(&batch);
 	/* What is read ahead of them comes when it comes. */
@@ -653,7 +651,7 @@ TEST(streams_are_read_ahead, "A long stream is read ahead, but for the page whos
 	shelf = new_shelf(1, 512, false);
 	source = new_source(shelf);
 	insert(BASE, 512, source, 0, page_size);
-	source->advice = UF_PAGER_SEQUENTIAL;
+	source->order = ORDER_SEQUENTIAL;
 	read_back(shelf, 0);
 	for (size_t i = 1; i < 128; i++)
 		if (i != 64)
@@ -1251,7 +1249,7 @@ TEST(events_cut_large_units,
 	struct actor *actor;
 
 	begin();
-	source->advice = UF_PAGER_RANDOM;
+	source->order = ORDER_RANDOM;
 	insert(BASE, 64, source, 0, 4 * page_size);
 	check_page(shelf, page(0), 0, false);
 	/* In memory; still missing; on its way. */

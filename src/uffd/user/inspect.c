@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * What lies in a range, which of its pages are there, and the second view of shared memory.
+ * What lies in a range, and the second view of shared memory.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <linux/ioctl.h>
 #include <linux/types.h>
 #include <stdatomic.h>
@@ -14,9 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/advice.h"
@@ -38,9 +35,6 @@ struct procmap_request {
 #define PROCMAP_SHARED           (1 << 3)
 #define PROCMAP_COVERING_OR_NEXT (1 << 4)
 
-/* Looks, a millisecond apart, in which no page came back from the swap device. */
-#define BRING_IN_PATIENCE 10000
-
 /* One mapping of this process. */
 struct mapping {
 	uint64_t start, end, offset, inode;
@@ -48,7 +42,6 @@ struct mapping {
 	int prot;
 	bool shared;
 	size_t page_size;
-	size_t swapped; /* bytes, of the file's pages as well; from smaps only */
 	char name[4096];
 };
 
@@ -136,8 +129,6 @@ static int read_smaps(FILE *smaps, uint64_t addr, struct mapping *mapping)
 
 		if (sscanf(line, "KernelPageSize: %zu kB", &kib) == 1) {
 			mapping->page_size = kib * 1024;
-		} else if (sscanf(line, "Swap: %zu kB", &kib) == 1) {
-			mapping->swapped = kib * 1024;
 			found = mapping->end > addr;
 		} else {
 			parse_heading(line, mapping);
@@ -362,142 +353,4 @@ void user_memory_dispose(struct user_memory *memory)
 {
 	raw_unmap(memory->alias, memory->end - memory->start);
 	memory->alias = NULL;
-}
-
-/* Of `pages` pages, those that the page tables hold, or that are swapped out. */
-static int present_here(const struct user_memory *memory, uint64_t start, size_t pages, uint8_t *present)
-{
-	size_t system_page = (size_t)sysconf(_SC_PAGESIZE), stride = memory->page_size / system_page;
-	int fd = raw_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), err = 0;
-	uint64_t entries[512];
-
-	if (fd < 0)
-		return fd;
-	for (size_t done = 0; done < pages && !err;) {
-		size_t n = stride > 1 ? 1 : pages - done < 512 ? pages - done : 512;
-		ssize_t got = raw_pread(fd, entries, n * sizeof(entries[0]),
-		                        (start / system_page + done * stride) * sizeof(entries[0]));
-
-		if (got != (ssize_t)(n * sizeof(entries[0])))
-			err = got < 0 ? (int)got : -EFAULT;
-		/* A guard counts as swapped out (bit 62) and is told by bit 58 (Linux 6.15). */
-		for (size_t i = 0; i < n && !err; i++)
-			present[done + i] |= entries[i] >> 63 || (entries[i] >> 62 && !(entries[i] >> 58 & 1));
-		done += n;
-	}
-	raw_close(fd);
-	return err;
-}
-
-/* How much of the alias's file is swapped out: bytes, or -errno. Fills in the mapping if it is any. */
-static long swapped_out(uint64_t addr, struct mapping *mapping)
-{
-	struct sysinfo info;
-	FILE *smaps;
-	int found;
-
-	/* Almost always nothing is, on the whole machine; reading smaps is dear. */
-	if (!sysinfo(&info) && info.freeswap == info.totalswap)
-		return 0;
-	smaps = fopen("/proc/self/smaps", "re");
-	if (!smaps)
-		return -errno;
-	found = read_smaps(smaps, addr, mapping);
-	fclose(smaps);
-	return found ? (long)mapping->swapped : -EFAULT;
-}
-
-/* Reads one byte of each resident page, which makes a page of the swap cache one of the file, and adds none to the file. */
-static int settle_resident(const struct mapping *mapping, size_t system_page)
-{
-	int fd = user_memory_descriptor();
-	unsigned char resident[512];
-	char byte;
-
-	for (uint64_t at = mapping->start; fd >= 0 && at < mapping->end; at += sizeof(resident) * system_page) {
-		size_t pages = (mapping->end - at) / system_page;
-		int err;
-
-		pages = pages < sizeof(resident) ? pages : sizeof(resident);
-		err = raw_mincore(at, pages * system_page, resident);
-		if (err)
-			return err;
-		for (size_t i = 0; i < pages; i++)
-			if (resident[i] & 1)
-				raw_pread(fd, &byte, 1, at + i * system_page);
-	}
-	return fd < 0 ? fd : 0;
-}
-
-/* mincore() takes pages of a file that are swapped out for missing ones: brings them all in. */
-static int bring_in(uint64_t alias)
-{
-	size_t system_page = (size_t)sysconf(_SC_PAGESIZE);
-	long least = LONG_MAX;
-	struct mapping mapping;
-
-	for (unsigned idle = 0; idle < BRING_IN_PATIENCE; idle++) {
-		struct timespec pause = {.tv_nsec = 1000000};
-		long left = swapped_out(alias, &mapping);
-		int err;
-
-		if (left <= 0)
-			return (int)left;
-		if (left < least) {
-			least = left;
-			idle = 0;
-		} else {
-			/* The swap device is at work. */
-			nanosleep(&pause, NULL);
-		}
-		raw_madvise(mapping.start, mapping.end - mapping.start, MADV_WILLNEED);
-		err = settle_resident(&mapping, system_page);
-		if (err)
-			return err;
-	}
-	return -EAGAIN;
-}
-
-/* Adds those that the file holds. */
-static int present_in_file(const struct user_memory *memory, uint64_t at, size_t pages, uint8_t *present)
-{
-	size_t system_page = (size_t)sysconf(_SC_PAGESIZE), stride = memory->page_size / system_page;
-	unsigned char resident[512];
-
-	if (memory->type == UF_MEMORY_SHMEM && memory->shared) {
-		int err = bring_in(at);
-
-		if (err)
-			return err;
-	}
-	for (size_t done = 0; done < pages;) {
-		size_t n = stride > 1 ? 1 : pages - done < 512 ? pages - done : 512;
-		int err = raw_mincore(at + done * memory->page_size, n * system_page, resident);
-
-		if (err)
-			return err;
-		for (size_t i = 0; i < n; i++)
-			present[done + i] |= resident[i] & 1;
-		done += n;
-	}
-	return 0;
-}
-
-int user_memory_present(const struct user_memory *memory, uint64_t start, uint64_t end, uint8_t *present)
-{
-	size_t pages = (end - start) / memory->page_size;
-	uint64_t at = start;
-	int err = 0;
-
-	memset(present, 0, pages);
-	if (memory->shared)
-		at = memory->alias ? (uint64_t)(uintptr_t)memory->alias + (start - memory->start) : start;
-	if (!memory->shared || memory->type == UF_MEMORY_HUGETLB)
-		err = present_here(memory, start, pages, present);
-	/* Of hugetlbfs mincore() sees the page tables, or looks for the wrong page of the file where there are none. */
-	if (!err && memory->type == UF_MEMORY_HUGETLB && at != start)
-		err = present_here(memory, at, pages, present);
-	else if (!err && memory->type == UF_MEMORY_SHMEM)
-		err = present_in_file(memory, at, pages, present);
-	return err;
 }

@@ -27,9 +27,9 @@
  * child of a fork inherits what is hidden and what is shown, of private and of shared memory alike, and the alias.
  *
  * Calls on one page must not run at the same time; on different pages they may. The caller has blocked signals and touches no
- * registered memory meanwhile. Only raw system calls are made, so all but user_memory_inspect(), user_memory_prepare() and
- * user_memory_present() may be called in the trap. memory.c changes pages; arm.c hides those that hold nothing; inspect.c finds out about
- * them.
+ * registered memory meanwhile. Only raw system calls are made, so all but user_memory_inspect() and user_memory_prepare() may be
+ * called in the trap. memory.c changes pages; arm.c hides those that hold nothing; inspect.c finds out about memory, present.c which
+ * pages hold something.
  */
 #ifndef UFFD_USER_MEMORY_H
 #define UFFD_USER_MEMORY_H
