@@ -56,6 +56,7 @@ struct answer {
 struct context {
 	unsigned descriptors;
 	bool enabled, exited, rung, blocking;
+	bool coming; /* the event of a change is on its way */
 	int bell;
 	enum uf_way way;
 	uint64_t features;
@@ -145,6 +146,8 @@ static void wake(struct context *context, uint64_t start, uint64_t len)
 
 static bool layout_changing(const struct context *context)
 {
+	if (context->coming)
+		return true;
 	for (const struct queued *queued = context->queue; queued; queued = queued->next)
 		if (queued->layout)
 			return true;
@@ -973,6 +976,13 @@ void scripted_unmap(struct uf *uf, uint64_t address, size_t len)
 	pthread_mutex_unlock(&lock);
 }
 
+void scripted_coming(struct uf *uf, bool coming)
+{
+	pthread_mutex_lock(&lock);
+	context_of(uf)->coming = coming;
+	pthread_mutex_unlock(&lock);
+}
+
 void scripted_remap(struct uf *uf, uint64_t from, uint64_t to, size_t len)
 {
 	struct uffd_msg msg;
@@ -1000,6 +1010,8 @@ void scripted_remap(struct uf *uf, uint64_t from, uint64_t to, size_t len)
 		old->mapped = false;
 	}
 	tell(context, UFFD_FEATURE_EVENT_REMAP, &msg, registered);
+	msg = area_message(UFFD_EVENT_UNMAP, from, len);
+	tell(context, UFFD_FEATURE_EVENT_UNMAP, &msg, registered);
 	pthread_mutex_unlock(&lock);
 }
 

@@ -97,6 +97,12 @@ void scripted_remap(struct uf *uf, uint64_t from, uint64_t to, size_t len);
 void scripted_fork(struct uf *uf);
 void scripted_exit(struct uf *uf);
 
+/*
+ * A thread has changed the layout, and its event is not there yet: requests answer -EAGAIN until it is not coming any more. With
+ * UFFD_FEATURE_EVENT_UNMAP a remap is told twice, as by the kernel: its old place is unmapped.
+ */
+void scripted_coming(struct uf *uf, bool coming);
+
 /* Waits until there is nothing to read. */
 void scripted_wait_read(struct uf *uf);
 

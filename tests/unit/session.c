@@ -1310,10 +1310,12 @@ TEST(present_pages_are_counted,
 	wait_applied();
 	CHECK_EQ(present(), 13 * page_size);
 	/* What was there counts until it is told that it has gone. */
+	scripted_coming(uf, true);
 	scripted_remap(uf, page(24), page(1024), 8 * page_size);
 	wait_applied();
 	CHECK_EQ(present(), 13 * page_size);
 	scripted_unmap(uf, page(1024), 8 * page_size);
+	scripted_coming(uf, false);
 	wait_applied();
 	CHECK_EQ(present(), 5 * page_size);
 	scripted_unmap(uf, BASE, 3 * page_size);
