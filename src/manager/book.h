@@ -31,6 +31,7 @@ enum book_kind {
 	BOOK_EVENT,      /* a message of the object's */
 	BOOK_FORK,       /* a: the descriptor of the child, which nobody serves yet */
 	BOOK_FORKED,     /* it is served, or has been refused */
+	BOOK_STAYS,      /* a: address, b: bytes: session_stay() */
 	BOOK_TOLD,       /* session_all_told() */
 };
 

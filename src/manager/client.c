@@ -141,6 +141,9 @@ static int replay(struct client *client)
 			err = session_apply(client->space, &entry->msg, client->record->features);
 			err = err == -ENOMEM ? err : 0;
 			break;
+		case BOOK_STAYS:
+			err = session_stay(client->space, entry->a, entry->b);
+			break;
 		case BOOK_TOLD:
 			err = session_all_told(client->space);
 			break;
@@ -291,6 +294,13 @@ static uint64_t make_child(struct client *client, uint64_t fd)
 	return 0;
 }
 
+static int stays(void *arg, uint64_t start, uint64_t len)
+{
+	struct client *client = arg;
+
+	return book_append(&client->book, &(struct book_entry){.kind = BOOK_STAYS, .a = start, .b = len});
+}
+
 static int all_told(void *arg)
 {
 	struct client *client = arg;
@@ -375,6 +385,7 @@ static const struct session_ops ops = {
 	.dismiss = dismiss,
 	.failed = failed,
 	.event = on_event,
+	.stays = stays,
 	.all_told = all_told,
 	.receive = receive,
 	.touched = touched,

@@ -391,31 +391,47 @@ bool session_in_doubt(const struct space *space)
 	return next_kept(space, DOUBT, 0, SESSION_ASIDE, &doubt);
 }
 
-/* The old place of a move that is not told to have been unmapped stays mapped (MREMAP_DONTUNMAP), and is empty. */
-static int stay(struct space *space, const struct space_range *left)
+bool session_next_stay(const struct space *space, uint64_t *start, uint64_t *len)
 {
-	struct space_range range, stays = {.start = address_of(left->start),
-	                                   .len = left->len,
-	                                   .source = left->source,
-	                                   .unit = system_page()};
+	struct space_range left, first = {.start = UINT64_MAX}, there;
+
+	for (unsigned what = LEFT; what < LEFT + LEFTS; what++) {
+		for (uint64_t at = *start; next_kept(space, what, at, SESSION_ASIDE, &left);
+		     at = left.start + left.len) {
+			left.start = address_of(left.start);
+			if (left.start < *start || left.offset == PARTLY ||
+			    next_kept(space, 0, left.start, left.start + left.len, &there))
+				continue;
+			if (left.start < first.start)
+				first = left;
+			break;
+		}
+	}
+	if (!first.len)
+		return false;
+	*start = first.start;
+	*len = first.len;
+	return true;
+}
+
+int session_stay(struct space *space, uint64_t start, uint64_t len)
+{
+	struct space_range any, stays = {.start = start, .len = len, .unit = system_page()};
 	int err;
 
-	if (left->offset == PARTLY || (space_next(space, stays.start, &range) && range.start < stays.start + stays.len))
+	if (!space_next(space, 0, &any))
 		return 0;
+	stays.source = any.source;
 	err = space_insert(space, &stays, NULL);
-	return err ? err : space_remove(space, stays.start, stays.len);
+	/* Tried again, or there is something all the same. */
+	if (err && err != -EEXIST)
+		return err;
+	return err ? 0 : space_remove(space, start, len);
 }
 
 int session_all_told(struct space *space)
 {
-	struct space_range left;
-	int err = 0;
-
-	for (unsigned what = LEFT; what < LEFT + LEFTS; what++)
-		for (uint64_t at = 0; !err && next_kept(space, what, at, SESSION_ASIDE, &left);
-		     at = address_of(left.start) + left.len)
-			err = stay(space, &left);
-	return err ? err : space_unmap(space, SESSION_ASIDE, (SESSION_WAYS - 1) * SESSION_ASIDE);
+	return space_unmap(space, SESSION_ASIDE, (SESSION_WAYS - 1) * SESSION_ASIDE);
 }
 
 int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features)

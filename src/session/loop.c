@@ -303,6 +303,24 @@ static void take_up(struct session *session)
 	}
 }
 
+/* With the gate closed, and all told. Shared memory has what its file has, whatever mapping it is seen through. 0, or -errno: not now. */
+static int let_stay(struct session *session)
+{
+	const struct session_ops *ops = session->options.ops;
+	uint64_t start = 0, len = 0;
+	int err = 0;
+
+	for (; !err && session_next_stay(session->space, &start, &len); start += len) {
+		/* Without one of its pages only shared memory could go on. */
+		if (uf_continue(session->uf, pointer(start), session->page, UFFDIO_CONTINUE_MODE_DONTWAKE) != -EINVAL)
+			continue;
+		err = ops->stays ? ops->stays(session->options.arg, start, len) : 0;
+		while (!err && session_stay(session->space, start, len) == -ENOMEM)
+			raw_syscall3(SYS_sched_yield, 0, 0, 0);
+	}
+	return err;
+}
+
 /* With the gate closed. What was kept until other events are told is not needed any more once nothing is untold. */
 static void look_if_told(struct session *session)
 {
@@ -313,7 +331,7 @@ static void look_if_told(struct session *session)
 	if (!kept->told_ms)
 		return;
 	if ((!atomic_load_explicit(&session->told, memory_order_relaxed) && !uf_all_told(session->uf)) ||
-	    (ops->all_told && ops->all_told(session->options.arg))) {
+	    let_stay(session) || (ops->all_told && ops->all_told(session->options.arg))) {
 		kept->told_ms = kept->told_ms < LATER / 2 ? kept->told_ms * 2 : LATER;
 		return;
 	}

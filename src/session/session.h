@@ -116,7 +116,8 @@ struct session_ops {
 	 * Pages have been put in place, or are lost: for an owner who keeps a record. Inside the gate, on any thread. May be NULL.
 	 */
 	void (*done)(void *arg, const struct session_done *done);
-	/* session_all_told() is about to be called, with the gate closed: for an owner who keeps a record. 0, or -errno: not now. May be NULL. */
+	/* session_stay() and session_all_told() are about to be called, with the gate closed, for an owner who keeps a record. 0, or -errno: not now. */
+	int (*stays)(void *arg, uint64_t start, uint64_t len); /* may be NULL, both */
 	int (*all_told)(void *arg);
 	/* In place of uf_read(), for an owner who has to note events before they take effect. With the gate closed. May be NULL. */
 	ssize_t (*receive)(void *arg, struct uffd_msg *msgs, size_t count);
@@ -266,6 +267,14 @@ static inline bool session_next(const struct space *space, uint64_t at, struct s
 {
 	return space_next(space, at, out) && out->start < SESSION_ASIDE;
 }
+
+/*
+ * A place that a mapping has left, and that nothing else has been told of, stays mapped when all has been told: mremap(2) with MREMAP_DONTUNMAP. What
+ * is there is empty where it is private memory. session_next_stay() finds the next one from *start on, session_stay() makes it
+ * zeros: a part of a record as well. Before session_all_told(), which forgets what was left.
+ */
+bool session_next_stay(const struct space *space, uint64_t *start, uint64_t *len);
+int session_stay(struct space *space, uint64_t start, uint64_t len);
 
 /* Whether an event may change more than what lies where it tells of. */
 bool session_in_doubt(const struct space *space);

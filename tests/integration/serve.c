@@ -447,6 +447,25 @@ TEST(a_place_that_is_left_and_stays_is_empty, "MREMAP_DONTUNMAP: what moved is w
 	EXPECT(&peer, "yes", "is 0 30 1 30");
 }
 
+TEST(shared_memory_that_is_left_is_not_emptied,
+     "MREMAP_DONTUNMAP of shared memory: what is there is seen through both places, and what is not is nowhere zeros.")
+{
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map memfd 64");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done", "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":262144,\"offset\":0}]}");
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "1", "leave 0");
+	EXPECT(&peer, "yes", "is 0 1 1 1");
+	EXPECT(&peer, "yes", "is 1 1 1 1");
+	EXPECT(&peer, "bus", "is 1 20 1 20");
+	EXPECT(&peer, "yes", "is 0 20 1 20");
+	EXPECT(&peer, "yes", "is 0 21 1 21");
+	EXPECT(&peer, "yes", "is 1 21 1 21");
+}
+
 TEST(a_killed_worker_is_replaced, "Another worker takes over, with everything as it was.")
 {
 	START(NULL);

@@ -370,6 +370,7 @@ TEST(newcomer_unmapped_in_part,
      "Where it cannot be told whether a part of a newcomer was unmapped, or of the place before it, it is lost.")
 {
 	struct space *space = make();
+	uint64_t start = 0, len = 0;
 
 	lay(space, HERE, 4, &one, 0);
 	lay(space, THERE, 4, &two, 0);
@@ -384,6 +385,8 @@ TEST(newcomer_unmapped_in_part,
 	told(space, UFFD_EVENT_UNMAP, HERE, 5);
 	for (unsigned i = 0; i < 5; i++)
 		expect(space, HERE + i * PAGE, NULL, 0);
+	/* Of a place of which a part was told nobody knows that it stays. */
+	CHECK(!session_next_stay(space, &start, &len));
 	all_told(space);
 	expect_all(space, HERE, 4, NULL);
 	space_free(space);
@@ -393,12 +396,20 @@ TEST(old_place_stays,
      "A place that was left, and is not unmapped, once all is told, is there still, and empty (MREMAP_DONTUNMAP).")
 {
 	struct space *space = make();
+	uint64_t start = 0, len = 0;
 	struct space_range range;
 
 	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, THERE, ELSE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	CHECK(!session_next_stay(space, &start, &len));
 	moved(space, HERE, FAR, 4);
 	CHECK(session_is_owed(space));
 	expect_all(space, HERE, 4, NULL);
+	CHECK(session_next_stay(space, &start, &len));
+	CHECK(start == HERE && len == 4 * PAGE);
+	CHECK_EQ(session_stay(space, start, len), 0);
 	all_told(space);
 	for (unsigned i = 0; i < 4; i++) {
 		CHECK(space_find(space, HERE + i * PAGE, &range));
