@@ -324,18 +324,18 @@ static int let_stay(struct session *session)
 /* With the gate closed. What was kept until other events are told is not needed any more once nothing is untold. */
 static void look_if_told(struct session *session)
 {
-	struct session_kept *kept = &session->kept;
 	const struct session_ops *ops = session->options.ops;
+	unsigned ms = atomic_load_explicit(&session->told_ms, memory_order_relaxed);
 	uint64_t before;
 
-	if (!kept->told_ms)
+	if (!ms)
 		return;
 	if ((!atomic_load_explicit(&session->told, memory_order_relaxed) && !uf_all_told(session->uf)) ||
 	    let_stay(session) || (ops->all_told && ops->all_told(session->options.arg))) {
-		kept->told_ms = kept->told_ms < LATER / 2 ? kept->told_ms * 2 : LATER;
+		atomic_store_explicit(&session->told_ms, ms < LATER / 2 ? ms * 2 : LATER, memory_order_relaxed);
 		return;
 	}
-	kept->told_ms = 0;
+	atomic_store_explicit(&session->told_ms, 0, memory_order_relaxed);
 	before = space_present(session->space, SESSION_ASIDE, UINT64_MAX);
 	while (session_all_told(session->space) == -ENOMEM)
 		raw_syscall3(SYS_sched_yield, 0, 0, 0);
@@ -351,10 +351,11 @@ static void look_if_told(struct session *session)
 static int serve_posts(struct session *session, bool rung, bool idle)
 {
 	struct session_kept *kept = &session->kept;
+	unsigned told_ms;
 	int ms = -1;
 
 	kept->read |= idle;
-	if (idle && kept->told_ms) {
+	if (idle && atomic_load_explicit(&session->told_ms, memory_order_relaxed)) {
 		signal_mask before = session_change_begin(session);
 
 		look_if_told(session);
@@ -367,8 +368,9 @@ static int serve_posts(struct session *session, bool rung, bool idle)
 	serve_held(session);
 	if (kept->later_due)
 		ms = (int)later_ms(session);
-	if (kept->told_ms && (ms < 0 || kept->told_ms < (unsigned)ms))
-		ms = (int)kept->told_ms;
+	told_ms = atomic_load_explicit(&session->told_ms, memory_order_relaxed);
+	if (told_ms && (ms < 0 || told_ms < (unsigned)ms))
+		ms = (int)told_ms;
 	return kept->parked ? PARKED : ms;
 }
 
@@ -429,7 +431,8 @@ static void apply_event(struct session *session, const struct uffd_msg *msg)
 	atomic_fetch_sub_explicit(&session->stats.present, before - present_at(session->space, msg, anywhere),
 	                          memory_order_relaxed);
 	atomic_store_explicit(&session->told, false, memory_order_relaxed);
-	session->kept.told_ms = session->counts && session_is_owed(session->space);
+	atomic_store_explicit(&session->told_ms, session->counts && session_is_owed(session->space),
+	                      memory_order_relaxed);
 	if (session->options.ops->event)
 		session->options.ops->event(session->options.arg, msg);
 	/* A page that was on its way may not be any more: who waits for it is looked at again. */

@@ -419,7 +419,7 @@ int session_open(struct session *session, struct uf *uf, const struct session_op
 	                            .end = -1,
 	                            .page = (uint64_t)sysconf(_SC_PAGESIZE)};
 	session->counts = uf_counts_events(uf);
-	session->kept.told_ms = session->counts && options->space && session_is_owed(options->space);
+	session->told_ms = session->counts && options->space && session_is_owed(options->space);
 	session->can_protect = uf_features(uf) & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	session->can_poison = options->poisons || (uf_features(uf) & UFFD_FEATURE_POISON);
 	pthread_mutex_init(&session->change, NULL);

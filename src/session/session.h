@@ -188,7 +188,6 @@ struct session_kept {
 	struct session_post *held, *parked, *later;
 	uint64_t later_due; /* ns; 0: nothing */
 	bool read;          /* messages were read since what is parked was looked at */
-	unsigned told_ms;   /* until it is looked again whether all has been told; 0: nobody need know */
 };
 
 struct session {
@@ -215,6 +214,8 @@ struct session {
 	struct session_kept kept;
 	struct session_reader reader; /* driven: the owner's */
 	_Atomic bool gone;            /* the process that is served has ended */
+	/* Until it is looked again whether all has been told; 0: nobody need know. Written with the gate closed. */
+	_Atomic unsigned told_ms;
 	bool counts; /* pages are refused for as long as any layout event is unread, not only until one is read */
 	/* Since the last layout event a page was put in place, so nothing was untold. Written inside the gate, or with it closed. */
 	_Atomic bool told;
