@@ -2,6 +2,7 @@
 /* What clients of `userfault serve` are promised, on either engine. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,6 +17,7 @@
 #include "report/recording.h"
 #include "support/folder.h"
 #include "support/test.h"
+#include "workingset/workingset.h"
 
 #define PAGES 4096u /* of a store */
 
@@ -385,6 +387,63 @@ TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
 		if (i == 63 && strcmp(answer, "bus"))
 			FAIL("the last page is %s", answer);
 	}
+}
+
+/* The first in the folder whose name ends so; static memory. */
+static const char *find_recorded(const char *folder, const char *end)
+{
+	static char path[300];
+	struct dirent *entry;
+	DIR *dir = opendir(folder);
+
+	CHECK(dir);
+	path[0] = 0;
+	while (!path[0] && (entry = readdir(dir))) {
+		const char *at = strstr(entry->d_name, end);
+
+		if (at && !at[strlen(end)])
+			snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+	}
+	closedir(dir);
+	if (!path[0])
+		FAIL("no %s in %s", end, folder);
+	return path;
+}
+
+static bool has_page(const struct workingset *set, uint64_t page)
+{
+	for (uint64_t i = 0; i < set->count; i++)
+		if (set->offsets[i] == page * 4096)
+			return true;
+	return false;
+}
+
+TEST(recordings_are_complete_when_the_manager_stops,
+     "After SIGTERM the recording of a client that lives has its end, and what it has touched is in the working set.")
+{
+	const char *folder = in_folder("records");
+	struct recording_data data;
+	struct workingset *set;
+	bool read = false;
+
+	CHECK_EQ(mkdir(folder, 0700), 0);
+	START("--record", folder);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 2048, 0);
+	EXPECT(&peer, "yes", "is 0 2000 1 2000");
+	EXPECT(&peer, "yes", "is 0 77 1 77");
+	CHECK_EQ(manager_stop(&manager), 0);
+	CHECK_EQ(recording_read(&data, find_recorded(folder, ".recording")), 0);
+	CHECK(data.complete);
+	for (size_t i = 0; i < data.count; i++)
+		read |= data.events[i].kind == RECORDING_READ && data.events[i].offset <= 77 * 4096ul &&
+		        data.events[i].offset + data.events[i].length > 77 * 4096ul;
+	CHECK(read);
+	recording_free(&data);
+	CHECK_EQ(workingset_read(&set, AT_FDCWD, find_recorded(folder, "default.workingset")), 0);
+	CHECK(has_page(set, 2000) && has_page(set, 77) && !has_page(set, 1000));
+	free(set);
+	EXPECT(&peer, "yes", "is 0 77 1 77");
 }
 
 TEST(layout_events_do_not_keep_pages_from_sigbus,
