@@ -13,6 +13,7 @@
 
 #include <userfault/handover.h>
 
+#include "command.h"
 #include "manager.h"
 #include "report/recording.h"
 #include "support/folder.h"
@@ -387,6 +388,24 @@ TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
 		if (i == 63 && strcmp(answer, "bus"))
 			FAIL("the last page is %s", answer);
 	}
+}
+
+TEST(abstract_names_are_found,
+     "A manager whose sockets are in the abstract name space is asked there, and handed memory.")
+{
+	const struct result *said;
+
+	snprintf(manager.socket, sizeof(manager.socket), "@userfault-test-%d", getpid());
+	snprintf(manager.control, sizeof(manager.control), "@userfault-test-%d-control", getpid());
+	START(NULL);
+	CHECK_EQ(manager_number(&manager, "clients"), 0);
+	said = RUN(from_env("USERFAULT"), "stat", "--control", manager.control, "--json");
+	CHECK_EQ(said->status, 0);
+	CHECK(strstr(said->out, "\"clients\""));
+	CHECK_EQ(RUN(from_env("USERFAULT"), "top", "--control", manager.control, "--once")->status, 0);
+	said = RUN(from_env("USERFAULT"), "run", "--engine", "user", "--manager", manager.socket, "--map",
+	           "/tmp/none=default", "--", "head", "-c", "1", "/tmp/none");
+	CHECK_EQ(said->status, 0);
 }
 
 /* The first in the folder whose name ends so; static memory. */
