@@ -390,6 +390,28 @@ TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
 	}
 }
 
+TEST(names_are_kept_whole, "The longest name that a client may have is seen by who asks.")
+{
+	char name[65] = {0};
+	const struct result *said;
+
+	memset(name, 'n', 64);
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 16");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give {\"name\":\"%sn\",\"regions\":[{\"base_host_virt_addr\":@0,\"size\":65536,\"offset\":0}]}", name);
+	CHECK(strstr(peer_say(&peer, "answer"), "error"));
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give {\"name\":\"%s\",\"regions\":[{\"base_host_virt_addr\":@0,\"size\":65536,\"offset\":0}]}", name);
+	EXPECT(&peer, "ok", "answer");
+	said = RUN(from_env("USERFAULT"), "stat", "--control", manager.control, "--json");
+	CHECK_EQ(said->status, 0);
+	CHECK(strstr(said->out, name));
+}
+
 TEST(abstract_names_are_found,
      "A manager whose sockets are in the abstract name space is asked there, and handed memory.")
 {
