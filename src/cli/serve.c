@@ -73,15 +73,12 @@ static const struct option long_options[] = {
 };
 
 /* A number from `least` to `most`; false, and it has been said. */
-static bool number(const char *option, const char *text, unsigned long least, unsigned long most, unsigned *out)
+static bool number(const char *option, const char *text, unsigned least, unsigned most, unsigned *out)
 {
-	char *end;
-	unsigned long value;
+	uint64_t value;
 
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || end == text || *text == '-' || value < least || value > most) {
-		usage_error("serve: --%s %s: a number from %lu to %lu is wanted", option, text, least, most);
+	if (!number_parse(text, least, most, &value)) {
+		usage_error("serve: --%s %s: a number from %u to %u is wanted", option, text, least, most);
 		return false;
 	}
 	*out = (unsigned)value;

@@ -16,6 +16,7 @@
 #endif
 
 #include "base/cleanup.h"
+#include "base/size.h"
 #include "base/unixname.h"
 #include "manager/log.h"
 #include "manager/sockets.h"
@@ -87,9 +88,14 @@ static int listen_tcp(const char *where)
 	_cleanup_fd int fd = -1;
 	char host[128];
 	int one = 1, err;
+	uint64_t number;
 
 	snprintf(host, sizeof(host), "%.*s", port ? (int)(port - where) : 9, port ? where : "127.0.0.1");
 	port = port ? port + 1 : where;
+	if (!number_parse(port, 0, 65535, &number)) {
+		say(LOG_ERROR, "--metrics %s: a port is a number from 0 to 65535", where);
+		return -EINVAL;
+	}
 	if (host[0] == '[' && host[strlen(host) - 1] == ']') {
 		host[strlen(host) - 1] = '\0';
 		memmove(host, host + 1, strlen(host));

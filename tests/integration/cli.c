@@ -45,6 +45,27 @@ TEST(wrong_arguments, "Wrong arguments are named in one line on the standard err
 	check_usage_error(RUN(USERFAULT, "probe", "--json", "--xml"), "unknown option '--xml'");
 }
 
+/* Each of these libc's functions take for a number, or a part of it. */
+TEST(numbers_are_digits,
+     "A number or a size with a sign, a blank, another base or something behind it is a wrong argument.")
+{
+	static const char *const wrong[] = {
+		"", " 5", "+5", "-5", "5 ", "0x5", "5e0", "5.5", "99999999999999999999999", "five", " -5"};
+	static const char *const options[] = {"--budget", "--workers",          "--max-clients", "--max-regions",
+	                                      "--grace",  "--handover-timeout", "--allow-uid"};
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++)
+			check_usage_error(RUN(USERFAULT, "serve", options[k], wrong[i]), options[k]);
+		if (strcmp(wrong[i], "5.5") != 0)
+			check_usage_error(RUN(USERFAULT, "top", "--interval", wrong[i]), "--interval");
+	}
+	check_usage_error(RUN(USERFAULT, "top", "--interval", "nan"), "--interval");
+	check_usage_error(RUN(USERFAULT, "serve", "--budget", "5m"), "--budget");
+	check_usage_error(RUN(USERFAULT, "serve", "--budget", "9223372036854775808"), "--budget");
+	check_usage_error(RUN(USERFAULT, "serve", "--workers", "0"), "--workers");
+}
+
 TEST(version, "--version prints the name and the version, and nothing else.")
 {
 	const struct result *result = RUN(USERFAULT, "--version");
