@@ -183,7 +183,6 @@ static bool take(struct parsed *parsed, int option, const char *value)
 		options->no_sandbox = true;
 		return true;
 	default:
-		usage_error("serve: 'userfault serve --help' shows the options");
 		return false;
 	}
 }
@@ -215,11 +214,15 @@ int cmd_serve(int argc, char **argv)
 	                                  .max_clients = CLIENTS,
 	                                  .max_regions = REGIONS,
 	                                  .handover_ms = HANDOVER_MS};
-	while ((option = getopt_long(argc, argv, "l:s:b:w:r:p:c:m:u:h", long_options, NULL)) >= 0) {
+	opterr = 0;
+	optind = 1;
+	while ((option = getopt_long(argc, argv, ":l:s:b:w:r:p:c:m:u:h", long_options, NULL)) >= 0) {
 		if (option == 'h') {
 			print_usage();
 			return finish_output(0);
 		}
+		if (option == ':' || option == '?')
+			return option_error("serve", option, argv, long_options);
 		if (!take(&parsed, option, optarg))
 			return EXIT_USAGE;
 	}

@@ -114,10 +114,8 @@ int cmd_top(int argc, char **argv)
 		case 'h':
 			printf(USAGE "\n");
 			return finish_output(0);
-		case ':':
-			return usage_error("top: option '%s' needs a value", argv[optind - 1]);
 		default:
-			return usage_error("top: unknown option '%s'; " USAGE, argv[optind - 1]);
+			return option_error("top", option, argv, options);
 		}
 	}
 	if (!err && optind < argc)

@@ -45,6 +45,28 @@ TEST(wrong_arguments, "Wrong arguments are named in one line on the standard err
 	check_usage_error(RUN(USERFAULT, "probe", "--json", "--xml"), "unknown option '--xml'");
 }
 
+TEST(refused_options_are_named_once,
+     "Every command names an option that it does not know, or that lacks its value, in one line.")
+{
+	static const char *const commands[] = {"probe", "report", "run", "serve", "stat", "top"};
+	static const struct {
+		const char *command, *option;
+	} lacking[] = {{"report", "--output"}, {"report", "-o"},     {"run", "--engine"},  {"run", "--map"},
+	               {"serve", "--store"},   {"serve", "-s"},      {"serve", "--grace"}, {"stat", "--control"},
+	               {"top", "--control"},   {"top", "--interval"}};
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		check_usage_error(RUN(USERFAULT, commands[i], "--bogus"), "unknown option '--bogus'");
+		check_usage_error(RUN(USERFAULT, commands[i], "--bogus=5"), "unknown option '--bogus=5'");
+		check_usage_error(RUN(USERFAULT, commands[i], "-Z"), "unknown option '-Z'");
+	}
+	for (size_t i = 0; i < sizeof(lacking) / sizeof(lacking[0]); i++)
+		check_usage_error(RUN(USERFAULT, lacking[i].command, lacking[i].option), lacking[i].option);
+	check_usage_error(RUN(USERFAULT, "serve", "--no-sandbox", "-ZY"), "unknown option '-Z'");
+	check_usage_error(RUN(USERFAULT, "stat", "-j"), "unknown option '-j'");
+	check_usage_error(RUN(USERFAULT, "stat", "--json=5"), "option '--json=5' takes no value");
+}
+
 /* Each of these libc's functions take for a number, or a part of it. */
 TEST(numbers_are_digits,
      "A number or a size with a sign, a blank, another base or something behind it is a wrong argument.")
