@@ -11,8 +11,9 @@
  *	uf_handover_open(&handover, "/run/userfault.sock", NULL, 0);
  *	uf_handover_give(handover, uf_fd(uf), &region, 1, "my program", NULL, 0);
  *
- * The connection is what tells the manager that this process lives, so it stays open as long as the memory is used. The object may be closed
- * once it is given: the manager has a descriptor of its own. examples/handed.c is a complete program.
+ * `userfault serve` serves the memory for as long as it is there, whatever becomes of the connection; another manager may let go of it when the
+ * connection is closed. The object may be closed once it is given: the manager has a descriptor of its own. examples/handed.c is a complete
+ * program.
  *
  * Results: 0 or a negated errno value. `cause`, of `cause_size` bytes, may be NULL; on failure it gets one line for people.
  *
@@ -81,7 +82,7 @@ int uf_handover_give(struct uf_handover *handover, int fd, const struct uf_hando
 
 #define UF_HANDOVER_BATCH 1024
 
-/* Ends the connection: the manager lets go of the memory. NULL is allowed. */
+/* Ends the connection. A manager may let go of the memory then; `userfault serve` does not. NULL is allowed. */
 void uf_handover_close(struct uf_handover *handover);
 
 #ifdef __cplusplus

@@ -22,6 +22,13 @@ int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /*
+ * What getopt_long(3) has just refused, named in one line: `option` is its answer, ':' or another. opterr has been 0, so that it says nothing
+ * itself, and the short options began with ':'. Returns EXIT_USAGE.
+ */
+struct option;
+int option_error(const char *command, int option, char **argv, const struct option *options);
+
+/*
  * The last thing a subcommand does with the standard output: what was printed has arrived, or the command fails.
  * Returns `status`, or 1 and says why.
  */

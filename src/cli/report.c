@@ -92,11 +92,8 @@ int cmd_report(int argc, char **argv)
 		case 'h':
 			printf(USAGE "\n");
 			return finish_output(0);
-		case ':':
-			err = usage_error("report: option '%s' needs a value", argv[optind - 1]);
-			break;
 		default:
-			err = usage_error("report: unknown option '%s'; " USAGE, argv[optind - 1]);
+			err = option_error("report", option, argv, options);
 		}
 	}
 	if (err)

@@ -267,11 +267,8 @@ int cmd_run(int argc, char **argv)
 			       "                     [--manager SOCKET --map PATH=STORE[@OFFSET]...] [--] PROGRAM "
 			       "[ARGUMENT...]\n");
 			return finish_output(0);
-		case ':':
-			err = usage_error("run: option '%s' needs a value", argv[optind - 1]);
-			break;
 		default:
-			err = usage_error("run: unknown option '%s'", argv[optind - 1]);
+			err = option_error("run", option, argv, options);
 		}
 	}
 	if (err)

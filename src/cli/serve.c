@@ -73,15 +73,12 @@ static const struct option long_options[] = {
 };
 
 /* A number from `least` to `most`; false, and it has been said. */
-static bool number(const char *option, const char *text, unsigned long least, unsigned long most, unsigned *out)
+static bool number(const char *option, const char *text, unsigned least, unsigned most, unsigned *out)
 {
-	char *end;
-	unsigned long value;
+	uint64_t value;
 
-	errno = 0;
-	value = strtoul(text, &end, 10);
-	if (errno || *end || end == text || *text == '-' || value < least || value > most) {
-		usage_error("serve: --%s %s: a number from %lu to %lu is wanted", option, text, least, most);
+	if (!number_parse(text, least, most, &value)) {
+		usage_error("serve: --%s %s: a number from %u to %u is wanted", option, text, least, most);
 		return false;
 	}
 	*out = (unsigned)value;
@@ -186,7 +183,6 @@ static bool take(struct parsed *parsed, int option, const char *value)
 		options->no_sandbox = true;
 		return true;
 	default:
-		usage_error("serve: 'userfault serve --help' shows the options");
 		return false;
 	}
 }
@@ -218,11 +214,15 @@ int cmd_serve(int argc, char **argv)
 	                                  .max_clients = CLIENTS,
 	                                  .max_regions = REGIONS,
 	                                  .handover_ms = HANDOVER_MS};
-	while ((option = getopt_long(argc, argv, "l:s:b:w:r:p:c:m:u:h", long_options, NULL)) >= 0) {
+	opterr = 0;
+	optind = 1;
+	while ((option = getopt_long(argc, argv, ":l:s:b:w:r:p:c:m:u:h", long_options, NULL)) >= 0) {
 		if (option == 'h') {
 			print_usage();
 			return finish_output(0);
 		}
+		if (option == ':' || option == '?')
+			return option_error("serve", option, argv, long_options);
 		if (!take(&parsed, option, optarg))
 			return EXIT_USAGE;
 	}

@@ -158,10 +158,8 @@ int cmd_stat(int argc, char **argv)
 		case 'h':
 			printf(USAGE "\n");
 			return finish_output(0);
-		case ':':
-			return usage_error("stat: option '%s' needs a value", argv[optind - 1]);
 		default:
-			return usage_error("stat: unknown option '%s'; " USAGE, argv[optind - 1]);
+			return option_error("stat", option, argv, options);
 		}
 	}
 	if (optind < argc)

@@ -68,7 +68,8 @@ static int take_interval(struct top *top, const char *text)
 	char *end;
 	double seconds = strtod(text, &end);
 
-	if (end == text || *end || !(seconds >= 0.1 && seconds <= 3600))
+	/* strtod(3) takes much that nobody would call a number of seconds. */
+	if (!*text || text[strspn(text, "0123456789.")] || *end || !(seconds >= 0.1 && seconds <= 3600))
 		return usage_error("top: --interval is a number of seconds from 0.1 to 3600, and not '%s'", text);
 	top->interval_ms = (int)(seconds * 1000);
 	return 0;
@@ -113,10 +114,8 @@ int cmd_top(int argc, char **argv)
 		case 'h':
 			printf(USAGE "\n");
 			return finish_output(0);
-		case ':':
-			return usage_error("top: option '%s' needs a value", argv[optind - 1]);
 		default:
-			return usage_error("top: unknown option '%s'; " USAGE, argv[optind - 1]);
+			return option_error("top", option, argv, options);
 		}
 	}
 	if (!err && optind < argc)

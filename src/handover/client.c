@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/rawsys.h"
+#include "base/unixname.h"
 #include "handover/client.h"
 #include "handover/message.h"
 
@@ -70,20 +71,6 @@ static bool ready_until(int fd, short events, int64_t end)
 	}
 }
 
-/* The length of the address, or -EINVAL. */
-static int make_address(struct sockaddr_un *address, const char *path)
-{
-	size_t len = path ? strlen(path) : 0;
-
-	if (!len || len >= sizeof(address->sun_path) || !strcmp(path, "@"))
-		return -EINVAL;
-	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	memcpy(address->sun_path, path, len);
-	if (path[0] == '@')
-		address->sun_path[0] = 0;
-	return (int)(offsetof(struct sockaddr_un, sun_path) + len + (path[0] != '@'));
-}
-
 /* A unix socket whose queue is full cannot be polled for room: the kernel waits, as long as this says. */
 static long connect_in_time(int fd, const struct sockaddr_un *address, int len)
 {
@@ -108,12 +95,12 @@ int handover_connect(struct uf_handover *handover, const char *socket_path, char
 {
 	const struct cause cause = {line, line_size};
 	struct sockaddr_un address;
-	int len = make_address(&address, socket_path);
+	int len = socket_path ? unix_address(&address, socket_path) : -EINVAL;
 	long fd, err;
 
 	*handover = (struct uf_handover){.fd = -1};
 	if (len < 0)
-		return because(&cause, len, "%s: a path of 1 to %zu bytes is needed",
+		return because(&cause, -EINVAL, "%s: a path of 1 to %zu bytes is needed",
 		               socket_path ? socket_path : "(null)", sizeof(address.sun_path) - 1);
 	fd = raw_syscall3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	err = fd < 0 ? fd : connect_in_time((int)fd, &address, len);

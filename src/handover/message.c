@@ -59,6 +59,8 @@ ssize_t handover_scan(struct handover_scan *scan, const char *text, size_t len, 
 		}
 		if (!scan->depth && !is_space(c) && c != '[' && c != '{')
 			return refuse(cause, cause_size, -EINVAL, "neither a JSON array nor an object");
+		if (!scan->depth && !is_space(c))
+			scan->array = c == '[';
 		scan->quoted = c == '"';
 		if (c == '[' || c == '{' || c == ',')
 			scan->values++;
@@ -302,7 +304,7 @@ ssize_t handover_next(struct handover_scan *scan, struct handover_message *messa
 	*message = (struct handover_message){0};
 	if (end <= 0)
 		return end;
-	*scan = (struct handover_scan){0};
+	*scan = (struct handover_scan){.array = scan->array};
 	err = handover_parse(message, text, (size_t)end, cause, cause_size);
 	return err ? err : end;
 }

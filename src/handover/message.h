@@ -52,11 +52,12 @@ struct handover_message {
 	uint64_t number;
 };
 
-/* How far a message has been looked at. All zeros: not at all, and so again after each message. */
+/* How far a message has been looked at. All zeros: not at all, and so again after each message, but for `array`. */
 struct handover_scan {
 	size_t seen;
 	unsigned depth, values;
 	bool quoted, escaped;
+	bool array; /* the last message that began did so as in Firecracker's form: it is not answered, whatever becomes of it */
 };
 
 /*

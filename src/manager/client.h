@@ -47,7 +47,6 @@ struct client {
 	enum client_stage stage;
 	struct handover_scan scan; /* of the text that has come */
 	bool asked;                /* for a store's size, which may be all it wants */
-	bool silent;               /* it gave its memory in the form that is never answered */
 	_Atomic bool user;         /* its object is of the user engine */
 	struct uf *uf;             /* until the session has it */
 	struct space *space;       /* the same */

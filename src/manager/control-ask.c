@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/unixname.h"
 #include "manager/control.h"
 
 #define ANSWER_MAX ((size_t)64 << 20)
@@ -27,17 +28,17 @@ static int remaining_ms(uint64_t deadline)
 /* With a time limit: there may be more who wait to be accepted than the system has room for. */
 static int connect_to(const char *path, int timeout_ms)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address;
+	int len = unix_address(&address, path);
 	struct timeval limit = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
 	_cleanup_fd int fd = -1;
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
+	if (len < 0)
+		return len;
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)))
 		return -errno;
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
+	if (connect(fd, (struct sockaddr *)&address, (socklen_t)len))
 		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	return take_fd(&fd);
 }

@@ -42,7 +42,8 @@ static void close_connection(struct client *client)
 
 void client_refuse(struct client *client, const struct handover_message *message, const char *cause)
 {
-	if (!client->silent)
+	/* Firecracker's form has no answers, also where it is not understood. */
+	if (!client->scan.array)
 		answer(client, message, "error", cause);
 	if (client->stage == CLIENT_MEETING || client->stage == CLIENT_ATTACHING)
 		client_end(client, cause);
@@ -195,11 +196,9 @@ static int take_regions(struct client *client, struct handover_message *message,
 /* False: there is something to be waited for, and then it is to be handled once more. */
 static bool handle(struct client *client, struct handover_message *message)
 {
-	bool silent = message->kind == HANDOVER_ARRAY;
 	char cause[256];
 	int err;
 
-	client->silent |= silent;
 	if (message->kind == HANDOVER_SIZE) {
 		tell_size(client, message);
 		return true;
@@ -211,7 +210,7 @@ static bool handle(struct client *client, struct handover_message *message)
 		client_refuse(client, message, cause);
 	else if (client->stage == CLIENT_ATTACHING || client->adding)
 		return false;
-	else if (!silent)
+	else if (message->kind != HANDOVER_ARRAY)
 		answer(client, message, "ok", "");
 	return true;
 }

@@ -21,9 +21,9 @@
 struct record {
 	struct client *client;
 	int folder;
-	uint64_t started;     /* ns */
-	pthread_mutex_t lock; /* pages are put in place by several threads; innermost */
-	struct recording *recording;
+	uint64_t started;                /* ns */
+	pthread_mutex_t lock;            /* pages are put in place by several threads; innermost */
+	struct recording *recording;     /* NULL: it is finished */
 	struct workingset_order *orders; /* one for each store; all zero: not recorded */
 };
 
@@ -235,23 +235,34 @@ static int write_order(struct record *record, size_t number)
 	return err;
 }
 
-void record_end(struct record *record)
+void record_finish(struct record *record)
 {
+	struct recording *recording;
 	int err;
 
 	if (!record)
 		return;
 	for (size_t i = 0; record->orders && i < record->client->thread->worker->stores.count; i++) {
-		if (!record->orders[i].pages)
-			continue;
-		err = write_order(record, i);
+		err = record->orders[i].pages ? write_order(record, i) : 0;
 		if (err)
 			say_why(record, "its working set cannot be written", err);
-		workingset_order_end(&record->orders[i]);
 	}
-	err = recording_close(record->recording);
+	pthread_mutex_lock(&record->lock);
+	recording = record->recording;
+	record->recording = NULL;
+	pthread_mutex_unlock(&record->lock);
+	err = recording_close(recording);
 	if (err)
 		say_why(record, "its recording is not complete", err);
+}
+
+void record_end(struct record *record)
+{
+	if (!record)
+		return;
+	record_finish(record);
+	for (size_t i = 0; record->orders && i < record->client->thread->worker->stores.count; i++)
+		workingset_order_end(&record->orders[i]);
 	if (record->folder >= 0)
 		close(record->folder);
 	pthread_mutex_destroy(&record->lock);

@@ -36,7 +36,10 @@ void record_done(struct record *record, const struct session_done *done);
 void record_event(struct record *record, const struct uffd_msg *msg, uint64_t child);
 void record_region(struct record *record, const struct book_entry *region);
 
-/* Writes everything, and frees it. NULL is allowed. */
+/* Writes all that has been by now; of what comes after it nothing is kept. NULL is allowed. */
+void record_finish(struct record *record);
+
+/* The same when nothing comes any more, and frees it. */
 void record_end(struct record *record);
 
 #endif

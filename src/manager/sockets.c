@@ -16,24 +16,12 @@
 #endif
 
 #include "base/cleanup.h"
+#include "base/size.h"
+#include "base/unixname.h"
 #include "manager/log.h"
 #include "manager/sockets.h"
 
 #define BACKLOG 128
-
-static int address_of(const char *path, struct sockaddr_un *address, socklen_t *len)
-{
-	size_t n = strlen(path);
-
-	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if (!n || n >= sizeof(address->sun_path))
-		return -ENAMETOOLONG;
-	memcpy(address->sun_path, path, n);
-	*len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + (path[0] != '@'));
-	if (path[0] == '@')
-		address->sun_path[0] = '\0';
-	return 0;
-}
 
 static bool is_taken(const struct sockaddr_un *address, socklen_t len)
 {
@@ -54,16 +42,16 @@ static bool may_replace(const char *path)
 static int listen_on_file(int fd, const char *path)
 {
 	struct sockaddr_un address;
-	socklen_t len = 0;
 	char beside[sizeof(address.sun_path)];
-	int err = 0;
+	int err = 0, len;
 
-	if (snprintf(beside, sizeof(beside), "%s~", path) >= (int)sizeof(beside) || address_of(beside, &address, &len))
+	if (snprintf(beside, sizeof(beside), "%s~", path) >= (int)sizeof(beside))
 		return -ENAMETOOLONG;
+	len = unix_address(&address, beside);
 	if (!may_replace(beside) || !may_replace(path))
 		return -EEXIST;
 	unlink(beside);
-	if (bind(fd, (struct sockaddr *)&address, len) || listen(fd, BACKLOG) || rename(beside, path))
+	if (bind(fd, (struct sockaddr *)&address, (socklen_t)len) || listen(fd, BACKLOG) || rename(beside, path))
 		err = -errno;
 	if (err)
 		unlink(beside);
@@ -74,14 +62,15 @@ static int listen_unix(const char *path)
 {
 	_cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un address;
-	socklen_t len = 0;
-	int err = fd < 0 ? -errno : address_of(path, &address, &len);
+	int err = fd < 0 ? -errno : 0, len = unix_address(&address, path);
 
-	if (!err && is_taken(&address, len))
+	if (!err && len < 0)
+		err = len;
+	if (!err && is_taken(&address, (socklen_t)len))
 		err = -EADDRINUSE;
 	if (!err && path[0] != '@')
 		err = listen_on_file(fd, path);
-	else if (!err && (bind(fd, (struct sockaddr *)&address, len) || listen(fd, BACKLOG)))
+	else if (!err && (bind(fd, (struct sockaddr *)&address, (socklen_t)len) || listen(fd, BACKLOG)))
 		err = -errno;
 	if (err)
 		say(LOG_ERROR, "cannot listen on %s: %s", path,
@@ -99,9 +88,14 @@ static int listen_tcp(const char *where)
 	_cleanup_fd int fd = -1;
 	char host[128];
 	int one = 1, err;
+	uint64_t number;
 
 	snprintf(host, sizeof(host), "%.*s", port ? (int)(port - where) : 9, port ? where : "127.0.0.1");
 	port = port ? port + 1 : where;
+	if (!number_parse(port, 0, 65535, &number)) {
+		say(LOG_ERROR, "--metrics %s: a port is a number from 0 to 65535", where);
+		return -EINVAL;
+	}
 	if (host[0] == '[' && host[strlen(host) - 1] == ']') {
 		host[strlen(host) - 1] = '\0';
 		memmove(host, host + 1, strlen(host));

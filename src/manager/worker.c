@@ -13,6 +13,7 @@
 #include "manager/client.h"
 #include "manager/collect.h"
 #include "manager/log.h"
+#include "manager/record.h"
 #include "manager/worker.h"
 
 #define EVENTS 64
@@ -91,6 +92,7 @@ static void hand_over_dead(struct thread *thread)
 		}
 		*link = client->next;
 		client_unwatch(client);
+		atomic_fetch_add(&worker->dying, 1);
 		pthread_mutex_lock(&worker->dead_lock);
 		client->next = worker->dead;
 		worker->dead = client;
@@ -99,9 +101,13 @@ static void hand_over_dead(struct thread *thread)
 	}
 }
 
-static void *free_client(void *client)
+static void *free_client(void *arg)
 {
+	struct client *client = arg;
+	struct worker *worker = client->thread->worker;
+
 	client_free(client);
+	atomic_fetch_sub(&worker->dying, 1);
 	return NULL;
 }
 
@@ -113,7 +119,7 @@ static void free_soon(struct client *client)
 	if (client->user && !pthread_create(&id, NULL, free_client, client))
 		pthread_detach(id);
 	else
-		client_free(client);
+		free_client(client);
 }
 
 static void *reap(void *arg)
@@ -375,6 +381,36 @@ static bool leave_all(struct worker *worker)
 	return done;
 }
 
+/* Of those that live still, and of those that are being freed. */
+static void *finish_records(void *arg)
+{
+	struct worker *worker = arg;
+
+	for (unsigned i = 0; i < worker->journal->threads; i++)
+		for (struct client *client = worker->threads[i].clients; client; client = client->next)
+			record_finish(client->recorder);
+	while (atomic_load(&worker->dying))
+		poll(NULL, 0, 1);
+	atomic_store(&worker->finished, true);
+	return NULL;
+}
+
+/* By a thread that need not get to its end: a store, or a disk, may not answer. */
+static void write_records(struct worker *worker)
+{
+	uint64_t until = now_ns() + WORKER_WRITING;
+	pthread_t id;
+
+	for (unsigned i = 0; i < worker->journal->threads; i++)
+		hand_over_dead(&worker->threads[i]);
+	if (pthread_create(&id, NULL, finish_records, worker))
+		return;
+	while (!atomic_load(&worker->finished) && now_ns() < until)
+		poll(NULL, 0, 1);
+	if (!atomic_load(&worker->finished))
+		say(LOG_WARNING, "what was recorded could not be written in time, and is lost in part");
+}
+
 /* Nobody will bring what is missing: whoever touches it learns that. */
 static void leave(struct worker *worker)
 {
@@ -391,6 +427,8 @@ static void leave(struct worker *worker)
 	for (unsigned i = 0; i < worker->journal->threads; i++)
 		for (struct client *client = worker->threads[i].clients; client; client = client->next)
 			client_give_up(client);
+	if (worker->options->record)
+		write_records(worker);
 }
 
 int worker_run(const struct serve_options *options, struct journal *journal, const struct sockets *sockets, int told,

@@ -54,8 +54,9 @@ struct worker {
 	pthread_mutex_t dead_lock;
 	pthread_cond_t dead_more;
 	struct client *dead;
-	_Atomic bool stopping;
-	struct control *control; /* who answers for people; NULL: nobody */
+	_Atomic unsigned dying;          /* of them all, until they are free */
+	_Atomic bool stopping, finished; /* the end has begun; what was recorded is written */
+	struct control *control;         /* who answers for people; NULL: nobody */
 	struct http *http;
 };
 
@@ -68,6 +69,9 @@ int worker_run(const struct serve_options *options, struct journal *journal, con
 
 /* How long programs of the user engine may take to do what is owed to them at the end, ns. What was not done by then waits for ever. */
 #define WORKER_PATIENCE 2000000000u
+
+/* How long it may take at the end to write what was recorded, ns. */
+#define WORKER_WRITING 10000000000u
 
 /* Exit status of a worker that cannot be helped by another attempt. */
 #define WORKER_HOPELESS 78

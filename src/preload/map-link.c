@@ -8,6 +8,7 @@
 
 #include "base/rawsys.h"
 #include "handover/client.h"
+#include "preload/map-end.h"
 #include "preload/map-link.h"
 #include "preload/map-memory.h"
 #include "preload/map-ranges.h"
@@ -19,7 +20,8 @@
 /* One for the process. Not allocated: it is made in children of programs with threads, too. */
 static struct {
 	bool linked;
-	bool given; /* the manager has the descriptor */
+	bool given;     /* the manager has the descriptor */
+	bool unwatched; /* a thread cannot be made here (map-end.h) */
 	struct uf uf;
 	struct uf_handover handover;
 } link_ = {.handover = {.fd = -1}};
@@ -148,6 +150,11 @@ static int ensure(void)
 		return -ENODEV;
 	}
 	err = connect_manager();
+	/* Without it the end of the manager would be one without end for whoever unmaps. */
+	if (!err && !link_.unwatched && map_end_watch(&link_.uf, link_.handover.fd)) {
+		disconnect_manager();
+		err = -ENOMEM;
+	}
 	if (err) {
 		close_object(&link_.uf);
 		return err;
@@ -246,9 +253,10 @@ static void give_up(const struct map_range *range)
 		raw_mprotect(range->start, range->end - range->start, PROT_NONE);
 }
 
-void map_link_forked(void)
+void map_link_forked(bool threads)
 {
 	leave_parent();
+	link_.unwatched = !threads;
 	for (size_t i = 0; i < map_ranges_count();) {
 		struct map_range range = *map_ranges_at(i);
 

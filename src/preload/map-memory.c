@@ -294,11 +294,11 @@ void map_fork_parent(void)
 		map_unlock(before_fork);
 }
 
-void map_fork_child(void)
+void map_fork_child(bool threads)
 {
 	if (!map_any())
 		return;
 	map_read_forked();
-	map_link_forked();
+	map_link_forked(threads);
 	map_unlock(before_fork);
 }

@@ -12,6 +12,7 @@
 #ifndef PRELOAD_MAP_MEMORY_H
 #define PRELOAD_MAP_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,10 +31,10 @@ int map_madvise(uint64_t addr, size_t len, int advice);
 long map_view(const struct map_file *file, uint64_t offset, size_t len);
 void map_unview(uint64_t addr, size_t len);
 
-/* Around a fork, outside of user_fork_prepare() and the others. */
+/* Around a fork, outside of user_fork_prepare() and the others. threads: as for map_link_forked(). */
 void map_fork_prepare(void);
 void map_fork_parent(void);
-void map_fork_child(void);
+void map_fork_child(bool threads);
 
 /*
  * Memory in which each touch is SIGBUS, as behind the end of a file. flags: MAP_FIXED and its like. Returns the address, or -errno.

@@ -40,6 +40,13 @@ bool map_ranges_reach(uint64_t start, uint64_t end)
 	       end > atomic_load_explicit(&ranges.low, memory_order_relaxed);
 }
 
+bool map_ranges_bounds(uint64_t *low, uint64_t *high)
+{
+	*low = atomic_load_explicit(&ranges.low, memory_order_relaxed);
+	*high = atomic_load_explicit(&ranges.high, memory_order_relaxed);
+	return *low < *high;
+}
+
 int map_ranges_reserve(size_t count)
 {
 	size_t capacity = ranges.capacity ? 2 * ranges.capacity : 128;

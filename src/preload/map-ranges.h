@@ -2,7 +2,7 @@
 /*
  * map-ranges.h - where the mappings of served files lie in this process
  *
- * Pure data in memory of its own, in no order, without overlap. Everything but map_ranges_reach() with map_lock() held.
+ * Pure data in memory of its own, in no order, without overlap. Everything but map_ranges_reach() and map_ranges_bounds() with map_lock() held.
  */
 #ifndef PRELOAD_MAP_RANGES_H
 #define PRELOAD_MAP_RANGES_H
@@ -30,6 +30,9 @@ void map_unlock(signal_mask before);
 
 /* Whether any may overlap [start, end): as it was when the lock was released last. */
 bool map_ranges_reach(uint64_t start, uint64_t end);
+
+/* What all of them lie in, at that time or between two of them. False: there are none. */
+bool map_ranges_bounds(uint64_t *low, uint64_t *high);
 
 /* Room for `count` more, so that nothing below can fail for as many changes. 0 or -ENOMEM. */
 int map_ranges_reserve(size_t count);

@@ -17,12 +17,13 @@
  *	map-memory.c  mappings of them, and what becomes of these
  *	map-ranges.c  where they lie
  *	map-link.c    the object, and the connection to the manager
+ *	map-end.c     what becomes of them when the manager has ended
  *	map-read.c    reading
  *	map-stdio.c   streams
  *	map-refuse.c  what would change them
  *
  * Functions return the kernel's answers: a result, or a negated errno value. Nothing here may be called in a signal handler that has
- * interrupted libc's malloc, but that is so only for map-stdio.c.
+ * interrupted libc's malloc, but that is so only for map-stdio.c, and for the first mapping of a process, which starts a thread.
  */
 #ifndef PRELOAD_MAP_H
 #define PRELOAD_MAP_H

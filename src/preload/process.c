@@ -18,10 +18,11 @@
 #include "preload/process.h"
 #include "uffd/user/fork.h"
 
+/* Of fork(3). */
 static void files_in_child(void)
 {
 	descriptors_forked();
-	map_fork_child();
+	map_fork_child(true);
 }
 
 __attribute__((constructor)) static void listen_to_forks(void)
@@ -44,7 +45,9 @@ static void in_parent(void)
 static void in_child(void)
 {
 	user_fork_child();
-	files_in_child();
+	descriptors_forked();
+	/* malloc(3) may be in the middle of what another thread was doing. */
+	map_fork_child(false);
 }
 
 static long ended(long result)

@@ -124,6 +124,8 @@ int recording_flush(struct recording *recording)
 
 void recording_add(struct recording *recording, const struct recording_event *event)
 {
+	if (!recording)
+		return;
 	recording->events[recording->filled++] = *event;
 	if (recording->filled == BUFFERED)
 		recording_flush(recording);

@@ -92,7 +92,7 @@ int recording_open(struct recording **out, int dirfd, const char *name, const st
  *
  * Copies 48 bytes; every 1365th time it also makes one write(2) of 64 KiB. One thread at a time, which is not the one that may be stopped by
  * what it records: the file must not be on memory that it serves. It does not fail: when the file cannot be written, as on a
- * full disk, it ends there, and recording_close() tells.
+ * full disk, it ends there, and recording_close() tells. NULL is allowed.
  */
 void recording_add(struct recording *recording, const struct recording_event *event);
 

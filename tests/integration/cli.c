@@ -45,6 +45,49 @@ TEST(wrong_arguments, "Wrong arguments are named in one line on the standard err
 	check_usage_error(RUN(USERFAULT, "probe", "--json", "--xml"), "unknown option '--xml'");
 }
 
+TEST(refused_options_are_named_once,
+     "Every command names an option that it does not know, or that lacks its value, in one line.")
+{
+	static const char *const commands[] = {"probe", "report", "run", "serve", "stat", "top"};
+	static const struct {
+		const char *command, *option;
+	} lacking[] = {{"report", "--output"}, {"report", "-o"},     {"run", "--engine"},  {"run", "--map"},
+	               {"serve", "--store"},   {"serve", "-s"},      {"serve", "--grace"}, {"stat", "--control"},
+	               {"top", "--control"},   {"top", "--interval"}};
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		check_usage_error(RUN(USERFAULT, commands[i], "--bogus"), "unknown option '--bogus'");
+		check_usage_error(RUN(USERFAULT, commands[i], "--bogus=5"), "unknown option '--bogus=5'");
+		check_usage_error(RUN(USERFAULT, commands[i], "-Z"), "unknown option '-Z'");
+	}
+	for (size_t i = 0; i < sizeof(lacking) / sizeof(lacking[0]); i++)
+		check_usage_error(RUN(USERFAULT, lacking[i].command, lacking[i].option), lacking[i].option);
+	check_usage_error(RUN(USERFAULT, "serve", "--no-sandbox", "-ZY"), "unknown option '-Z'");
+	check_usage_error(RUN(USERFAULT, "stat", "-j"), "unknown option '-j'");
+	check_usage_error(RUN(USERFAULT, "stat", "--json=5"), "option '--json=5' takes no value");
+}
+
+/* Each of these libc's functions take for a number, or a part of it. */
+TEST(numbers_are_digits,
+     "A number or a size with a sign, a blank, another base or something behind it is a wrong argument.")
+{
+	static const char *const wrong[] = {
+		"", " 5", "+5", "-5", "5 ", "0x5", "5e0", "5.5", "99999999999999999999999", "five", " -5"};
+	static const char *const options[] = {"--budget", "--workers",          "--max-clients", "--max-regions",
+	                                      "--grace",  "--handover-timeout", "--allow-uid"};
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++)
+			check_usage_error(RUN(USERFAULT, "serve", options[k], wrong[i]), options[k]);
+		if (strcmp(wrong[i], "5.5") != 0)
+			check_usage_error(RUN(USERFAULT, "top", "--interval", wrong[i]), "--interval");
+	}
+	check_usage_error(RUN(USERFAULT, "top", "--interval", "nan"), "--interval");
+	check_usage_error(RUN(USERFAULT, "serve", "--budget", "5m"), "--budget");
+	check_usage_error(RUN(USERFAULT, "serve", "--budget", "9223372036854775808"), "--budget");
+	check_usage_error(RUN(USERFAULT, "serve", "--workers", "0"), "--workers");
+}
+
 TEST(version, "--version prints the name and the version, and nothing else.")
 {
 	const struct result *result = RUN(USERFAULT, "--version");

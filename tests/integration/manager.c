@@ -121,6 +121,38 @@ pid_t manager_worker(const struct manager *manager)
 	return worker;
 }
 
+static bool all_have_stopped(pid_t pid)
+{
+	struct dirent *entry;
+	char path[300], text[512];
+	bool stopped = true;
+	FILE *file;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	dir = opendir(path);
+	CHECK(dir);
+	while (stopped && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", pid, entry->d_name);
+		file = fopen(path, "re");
+		/* One that has ended meanwhile does nothing any more. */
+		if (!file)
+			continue;
+		stopped = !fgets(text, sizeof(text), file) || strstr(text, ") T ");
+		fclose(file);
+	}
+	closedir(dir);
+	return stopped;
+}
+
+void stop_process(pid_t pid)
+{
+	CHECK_EQ(kill(pid, SIGSTOP), 0);
+	UNTIL(all_have_stopped(pid));
+}
+
 unsigned manager_logged(const struct manager *manager, const char *text, const char *also)
 {
 	FILE *file = fopen(manager->log, "re");

@@ -30,6 +30,9 @@ int manager_stop(struct manager *manager);
 /* The process that serves. Waits until there is one. */
 pid_t manager_worker(const struct manager *manager);
 
+/* SIGSTOP to a process. Returns when each of its threads has stopped: until then it may still serve, or answer. */
+void stop_process(pid_t pid);
+
 /* How many lines of its log contain both (`also` may be NULL); waits until there are so many. */
 unsigned manager_logged(const struct manager *manager, const char *text, const char *also);
 void manager_wait(const struct manager *manager, const char *text, unsigned count);

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "support/actor.h"
 #include "support/folder.h"
 #include "support/migrated.h"
@@ -534,7 +535,9 @@ TEST(moves_over_tls_with_certificates, "Over TLS, with certificates of the same 
 	                2);
 }
 
-static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_migrate_tls *theirs)
+/* What the source gets, and what the destination does. */
+static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_migrate_tls *theirs, int here_err,
+                           int there_err)
 {
 	struct migrated *migrated = migrated_new(&(struct migrated_setup){
 		.pages = PAGES,
@@ -550,12 +553,12 @@ static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_mi
 	if (!child) {
 		both_close(here, 2);
 		destination_here(migrated, NULL);
-		CHECK(uf_destination_run(migrated->destination, migrated_fds(there, 2)) < 0);
+		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), there_err);
 		_exit(0);
 	}
 	both_close(there, 2);
 	source_here(migrated);
-	CHECK(uf_source_run(migrated->source, migrated_fds(here, 2)) < 0);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), here_err);
 	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
 	CHECK_EQ(atomic_load(&migrated->shared->stops), 0);
 	reap(child);
@@ -568,8 +571,74 @@ TEST(wrong_key_is_refused, "Who has another key, or speaks no TLS at all, gets n
 	struct uf_migrate_tls wrong = {.size = sizeof(wrong),
 	                               .psk = write_line("wrong", "mover:ff0102030405060708090a0b0c0d0e0f\n")};
 
-	refused_by_tls(&right, &wrong);
-	refused_by_tls(NULL, &right);
+	refused_by_tls(&right, &wrong, -ENOTCONN, -EACCES);
+	refused_by_tls(NULL, &right, -ENOTCONN, -EACCES);
+}
+
+/*
+ * Authorities `ca` and `other`, and what they have signed: `mover` and `stranger` of the first, `false` of the second, which has the name of
+ * `mover`. A certificate that has signed itself is `lonely`.
+ */
+static void make_certificates(void)
+{
+	static const char script[] =
+		"cd %s && "
+		"own() { new=$1; shift; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes "
+		"-days 2 "
+		"-keyout $new-key.pem -out $new.pem \"$@\"; } && "
+		"signed() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $1-key.pem "
+		"-out $1.csr "
+		"-subj /CN=$3 && echo subjectAltName=DNS:$3 >$1.ext && openssl x509 -req -days 2 -in $1.csr -CA $2.pem "
+		"-CAkey $2-key.pem -set_serial 1 -extfile $1.ext -out $1.pem; } && "
+		"own ca -subj /CN=ca -addext basicConstraints=critical,CA:TRUE && "
+		"own other -subj /CN=other -addext basicConstraints=critical,CA:TRUE && "
+		"own lonely -subj /CN=mover -addext subjectAltName=DNS:mover && "
+		"signed mover ca mover && signed stranger ca stranger && signed false other mover";
+	char command[2048];
+	const struct result *result;
+
+	snprintf(command, sizeof(command), script, test_folder());
+	result = RUN("/bin/sh", "-c", command);
+	if (result->status)
+		FAIL("openssl: %s", result->err);
+}
+
+/* Settings of one who trusts `ca`, expects the name `mover`, and shows this certificate. */
+static const struct uf_migrate_tls *shows(const char *name)
+{
+	static struct {
+		struct uf_migrate_tls tls;
+		char ca[128], cert[128], key[128];
+	} all[4];
+	static unsigned next;
+	unsigned i = next++ % 4;
+
+	snprintf(all[i].ca, sizeof(all[i].ca), "%s/ca.pem", test_folder());
+	snprintf(all[i].cert, sizeof(all[i].cert), "%s/%s.pem", test_folder(), name);
+	snprintf(all[i].key, sizeof(all[i].key), "%s/%s-key.pem", test_folder(), name);
+	all[i].tls = (struct uf_migrate_tls){
+		.size = sizeof(all[i].tls), .ca = all[i].ca, .cert = all[i].cert, .key = all[i].key, .name = "mover"};
+	return &all[i].tls;
+}
+
+TEST(wrong_certificate_is_refused, "A peer whose certificate another authority has signed, or itself, or that has "
+                                   "another name, gets nothing, as source or destination.")
+{
+	static const char *const wrong[] = {"false", "lonely", "stranger"};
+
+	make_certificates();
+	/* What is right is taken, so it is not for another reason that the others are not. */
+	move_over_pairs(migrated_new(&(struct migrated_setup){
+				.pages = 16,
+				.engine = migrated_engine(),
+				.tls_source = shows("mover"),
+				.tls_destination = shows("mover"),
+			}),
+	                2);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		refused_by_tls(shows("mover"), shows(wrong[i]), -EACCES, -ENOTCONN);
+		refused_by_tls(shows(wrong[i]), shows("mover"), -ENOTCONN, -EACCES);
+	}
 }
 
 TEST(bad_tls_settings_are_refused, "Settings of which nothing can be made are told of when the object is opened.")

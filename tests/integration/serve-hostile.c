@@ -108,6 +108,15 @@ static void is_refused(int fd, const char *words)
 	close(fd);
 }
 
+/* The same without a word. */
+static void is_hung_up_on(int fd)
+{
+	char byte;
+
+	CHECK(recv(fd, &byte, 1, 0) <= 0);
+	close(fd);
+}
+
 static void send_text(int fd, const char *text)
 {
 	send(fd, text, strlen(text), MSG_NOSIGNAL);
@@ -152,10 +161,14 @@ TEST(what_is_no_message_is_refused, "Text that is no message is refused with a r
 	static const struct {
 		const char *text, *words;
 	} cases[] = {
+		/* NULL: in Firecracker's form, which has no answers. */
 		{"hello\n", "neither a JSON array nor an object"},
 		{"{]", "not JSON"},
 		{"{}", "either"},
-		{"[]", ""},
+		{"[]", NULL},
+		{" [{]", NULL},
+		{"\n\t[{\"size\":4096}]", NULL},
+		{"[[[[[[[[[[[[[[[[[[[[[[[[[", NULL},
 		{"{\"regions\":[]}", "no regions"},
 		{"{\"regions\":[[[[[[[[[[[[[[[[[[[[[[", "nested deeper"},
 		{"{\"size\":\"default\",\"size\":\"default\"}", "duplicate"},
@@ -168,7 +181,10 @@ TEST(what_is_no_message_is_refused, "Text that is no message is refused with a r
 		int fd = connect_to_manager();
 
 		send_text(fd, cases[i].text);
-		is_refused(fd, cases[i].words);
+		if (cases[i].words)
+			is_refused(fd, cases[i].words);
+		else
+			is_hung_up_on(fd);
 	}
 	/* A zero in it. */
 	for (unsigned i = 0; i < 2; i++) {
@@ -223,7 +239,7 @@ TEST(a_handover_has_its_time, "Who has not handed over in time is told so and hu
 	half = connect_to_manager();
 	send_text(half, "[{\"base_host_virt_addr\":");
 	is_refused(idle, "error it took too long");
-	is_refused(half, "error it took too long");
+	is_hung_up_on(half);
 	manager_wait(&manager, "it took too long to hand over", 2);
 	all_is_well();
 }

@@ -47,17 +47,7 @@ static void good_is_served(void)
 
 static void stop(const struct peer *peer)
 {
-	char path[64], text[512];
-	FILE *file;
-
-	CHECK_EQ(kill(peer->pid, SIGSTOP), 0);
-	/* Until all of its threads have. */
-	snprintf(path, sizeof(path), "/proc/%d/stat", peer->pid);
-	do {
-		file = fopen(path, "re");
-		CHECK(file && fgets(text, sizeof(text), file));
-		fclose(file);
-	} while (!strstr(text, ") T "));
+	stop_process(peer->pid);
 }
 
 /* One of its descriptors, as ours. */

@@ -2,6 +2,7 @@
 /* What clients of `userfault serve` are promised, on either engine. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -12,10 +13,12 @@
 
 #include <userfault/handover.h>
 
+#include "command.h"
 #include "manager.h"
 #include "report/recording.h"
 #include "support/folder.h"
 #include "support/test.h"
+#include "workingset/workingset.h"
 
 #define PAGES 4096u /* of a store */
 
@@ -385,6 +388,103 @@ TEST(what_was_not_delivered_is_sigbus_when_the_manager_stops,
 		if (i == 63 && strcmp(answer, "bus"))
 			FAIL("the last page is %s", answer);
 	}
+}
+
+TEST(names_are_kept_whole, "The longest name that a client may have is seen by who asks.")
+{
+	char name[65] = {0};
+	const struct result *said;
+
+	memset(name, 'n', 64);
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 16");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give {\"name\":\"%sn\",\"regions\":[{\"base_host_virt_addr\":@0,\"size\":65536,\"offset\":0}]}", name);
+	CHECK(strstr(peer_say(&peer, "answer"), "error"));
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	EXPECT(&peer, "done",
+	       "give {\"name\":\"%s\",\"regions\":[{\"base_host_virt_addr\":@0,\"size\":65536,\"offset\":0}]}", name);
+	EXPECT(&peer, "ok", "answer");
+	said = RUN(from_env("USERFAULT"), "stat", "--control", manager.control, "--json");
+	CHECK_EQ(said->status, 0);
+	CHECK(strstr(said->out, name));
+}
+
+TEST(abstract_names_are_found,
+     "A manager whose sockets are in the abstract name space is asked there, and handed memory.")
+{
+	const struct result *said;
+
+	snprintf(manager.socket, sizeof(manager.socket), "@userfault-test-%d", getpid());
+	snprintf(manager.control, sizeof(manager.control), "@userfault-test-%d-control", getpid());
+	START(NULL);
+	CHECK_EQ(manager_number(&manager, "clients"), 0);
+	said = RUN(from_env("USERFAULT"), "stat", "--control", manager.control, "--json");
+	CHECK_EQ(said->status, 0);
+	CHECK(strstr(said->out, "\"clients\""));
+	CHECK_EQ(RUN(from_env("USERFAULT"), "top", "--control", manager.control, "--once")->status, 0);
+	said = RUN(from_env("USERFAULT"), "run", "--engine", "user", "--manager", manager.socket, "--map",
+	           "/tmp/none=default", "--", "head", "-c", "1", "/tmp/none");
+	CHECK_EQ(said->status, 0);
+}
+
+/* The first in the folder whose name ends so; static memory. */
+static const char *find_recorded(const char *folder, const char *end)
+{
+	static char path[300];
+	struct dirent *entry;
+	DIR *dir = opendir(folder);
+
+	CHECK(dir);
+	path[0] = 0;
+	while (!path[0] && (entry = readdir(dir))) {
+		const char *at = strstr(entry->d_name, end);
+
+		if (at && !at[strlen(end)])
+			snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+	}
+	closedir(dir);
+	if (!path[0])
+		FAIL("no %s in %s", end, folder);
+	return path;
+}
+
+static bool has_page(const struct workingset *set, uint64_t page)
+{
+	for (uint64_t i = 0; i < set->count; i++)
+		if (set->offsets[i] == page * 4096)
+			return true;
+	return false;
+}
+
+TEST(recordings_are_complete_when_the_manager_stops,
+     "After SIGTERM the recording of a client that lives has its end, and what it has touched is in the working set.")
+{
+	const char *folder = in_folder("records");
+	struct recording_data data;
+	struct workingset *set;
+	bool read = false;
+
+	CHECK_EQ(mkdir(folder, 0700), 0);
+	START("--record", folder);
+	peer_start(&peer);
+	peer_give(&peer, &manager, 2048, 0);
+	EXPECT(&peer, "yes", "is 0 2000 1 2000");
+	EXPECT(&peer, "yes", "is 0 77 1 77");
+	CHECK_EQ(manager_stop(&manager), 0);
+	CHECK_EQ(recording_read(&data, find_recorded(folder, ".recording")), 0);
+	CHECK(data.complete);
+	for (size_t i = 0; i < data.count; i++)
+		read |= data.events[i].kind == RECORDING_READ && data.events[i].offset <= 77 * 4096ul &&
+		        data.events[i].offset + data.events[i].length > 77 * 4096ul;
+	CHECK(read);
+	recording_free(&data);
+	CHECK_EQ(workingset_read(&set, AT_FDCWD, find_recorded(folder, "default.workingset")), 0);
+	CHECK(has_page(set, 2000) && has_page(set, 77) && !has_page(set, 1000));
+	free(set);
+	EXPECT(&peer, "yes", "is 0 77 1 77");
 }
 
 TEST(layout_events_do_not_keep_pages_from_sigbus,

@@ -314,7 +314,7 @@ static bool take_text(struct client *client)
 		char cause[200], line[220];
 		ssize_t len = handover_next(&client->scan, &message, client->text, client->used, cause, sizeof(cause));
 
-		if (len < 0) {
+		if (len < 0 && !client->scan.array) {
 			snprintf(line, sizeof(line), "error %s\n", cause);
 			answer(client, line);
 		}
