@@ -181,8 +181,10 @@ ssize_t book_receive(struct book *book, int connection)
 		return -errno;
 	/* A zero is in no message: what comes behind one would be counted now, and be forgotten by a successor. */
 	if (n > 0 && memchr(text_of(book) + len, 0, (size_t)n)) {
-		memset(text_of(book) + len, ' ', (size_t)n);
+		/* First of all it is no message any more, whatever is found of it. */
 		text_of(book)[len] = '\1';
+		atomic_signal_fence(memory_order_seq_cst);
+		memset(text_of(book) + len + 1, ' ', (size_t)n - 1);
 	}
 	atomic_store(&head->text, (word & MARK) | (uint64_t)from << 32 | (len + (uint32_t)n));
 	return n;

@@ -1126,6 +1126,32 @@ TEST(killed_while_it_rewinds, "While it begins at the front again there is no te
 	at_any_instruction(receive_none, rewound);
 }
 
+static const char with_zero[] = "[two]\0[three][four]";
+
+/* Up to the zero, or nothing that could be a message. */
+static bool received_zero(struct book *successor, pid_t child)
+{
+	bool done = !is_text(successor, "[one]");
+	size_t len;
+	const char *text = book_text(successor, &len);
+
+	(void)child;
+	CHECK(!memcmp(text, "[one]", 5));
+	if (done && text[5] != '\1')
+		has_text(successor, "[one][two]");
+	is_waiting(!done);
+	return done;
+}
+
+TEST(killed_while_it_receives_a_zero, "Nothing that came behind a zero is taken for a message.")
+{
+	begin_trial();
+	say("[one]");
+	receive(5);
+	say_bytes(with_zero, sizeof(with_zero) - 1);
+	at_any_instruction(receive_some, received_zero);
+}
+
 static void take_one(void)
 {
 	book_take(&book, 5);
