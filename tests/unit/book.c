@@ -7,6 +7,9 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,11 +17,13 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <dirent.h>
 #include <unistd.h>
 
 #include <userfault/uffd.h>
 
+#include "base/rawsys.h"
 #include "manager/book.h"
 #include "support/stepped.h"
 #include "support/test.h"
@@ -1405,4 +1410,60 @@ TEST(killed_while_it_rewrites_much, "Of a long log all of the old entries are th
 	begin_trial();
 	append(0, MANY);
 	at_any_page(rewrite_many, MANY / 2 * sizeof(struct book_entry) / PAGE, many_rewritten);
+}
+
+/*
+ * Killed inside of a system call.
+ */
+
+static void *kill_who_waits(void *arg)
+{
+	struct pollfd object = {.fd = *(int *)arg, .events = POLLIN};
+
+	poll(&object, 1, -1);
+	kill(getpid(), SIGKILL);
+	return NULL;
+}
+
+/* Whoever first touches this page of the text waits, and is killed. */
+static size_t killer_page;
+
+static void receive_and_be_killed(void)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register range = {.range = {(uintptr_t)book.base + PAGE + killer_page * PAGE, PAGE},
+	                                .mode = UFFDIO_REGISTER_MODE_MISSING};
+	int object = (int)raw_syscall3(SYS_userfaultfd, O_CLOEXEC, 0, 0);
+	pthread_t killer;
+
+	if (object < 0)
+		SKIP("userfaultfd: %s", strerror(-object));
+	CHECK_EQ(ioctl(object, UFFDIO_API, &api), 0);
+	CHECK_EQ(ioctl(object, UFFDIO_REGISTER, &range), 0);
+	CHECK_EQ(pthread_create(&killer, NULL, kill_who_waits, &object), 0);
+	receive_some();
+	FAIL("it has received, and has not been killed");
+}
+
+TEST(killed_while_the_kernel_waits_for_a_page,
+     "What the kernel has stored a part of, and not taken out of the connection, does not come twice.")
+{
+	for (killer_page = 0; killer_page * PAGE < PAGES; killer_page++) {
+		int status;
+		pid_t pid;
+
+		begin();
+		say_much(0, PAGES);
+		pid = fork();
+		if (!pid)
+			receive_and_be_killed();
+		CHECK_EQ(waitpid(pid, &status, 0), pid);
+		if (WIFEXITED(status))
+			_exit(WEXITSTATUS(status));
+		CHECK_EQ(WTERMSIG(status), SIGKILL);
+		reopen(&book);
+		while (book_receive(&book, server) > 0)
+			;
+		has_places(&book, 0, PAGES);
+	}
 }
