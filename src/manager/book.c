@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -152,6 +153,25 @@ static void move_text(struct book *book, uint32_t from, uint32_t len)
 	memset(text_of(book) + from, 0, rest);
 }
 
+/*
+ * How many bytes are to be received behind `len`. Their pages are there then: the kernel does not wait for a page on behalf of a task that is
+ * killed, but leaves the message in the connection, and what it has stored of it by then in the text. It would come twice. No more
+ * pages than the text that is waiting needs.
+ */
+static size_t reach_text(const struct book *book, uint32_t len, int connection)
+{
+	int waiting;
+	size_t end = len + PIECE;
+
+	if (!ioctl(connection, FIONREAD, &waiting) && waiting >= 0 && waiting < (int)PIECE)
+		end = (len + (size_t)waiting + HEAD) & ~(size_t)(HEAD - 1);
+	if (end > len + PIECE)
+		end = len + PIECE;
+	for (size_t at = len; at < end; at = (at + HEAD) & ~(size_t)(HEAD - 1))
+		*(volatile char *)(text_of(book) + at) = 0;
+	return end - len;
+}
+
 ssize_t book_receive(struct book *book, int connection)
 {
 	struct book_head *head = head_of(book);
@@ -171,7 +191,7 @@ ssize_t book_receive(struct book *book, int connection)
 		return -ENOBUFS;
 	/* Nothing of the last descriptors, so that what is found here afterwards came with this call. */
 	memset(&head->control, 0, sizeof(head->control));
-	head->piece = (struct iovec){.iov_base = text_of(book) + len, .iov_len = PIECE};
+	head->piece = (struct iovec){.iov_base = text_of(book) + len, .iov_len = reach_text(book, len, connection)};
 	head->message = (struct msghdr){.msg_iov = &head->piece,
 	                                .msg_iovlen = 1,
 	                                .msg_control = &head->control,
@@ -181,8 +201,10 @@ ssize_t book_receive(struct book *book, int connection)
 		return -errno;
 	/* A zero is in no message: what comes behind one would be counted now, and be forgotten by a successor. */
 	if (n > 0 && memchr(text_of(book) + len, 0, (size_t)n)) {
-		memset(text_of(book) + len, ' ', (size_t)n);
+		/* First of all it is no message any more, whatever is found of it. */
 		text_of(book)[len] = '\1';
+		atomic_signal_fence(memory_order_seq_cst);
+		memset(text_of(book) + len + 1, ' ', (size_t)n - 1);
 	}
 	atomic_store(&head->text, (word & MARK) | (uint64_t)from << 32 | (len + (uint32_t)n));
 	return n;

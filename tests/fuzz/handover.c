@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "handover/message.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -62,6 +64,19 @@ static ssize_t trickle(const char *text, size_t len, char *cause, size_t cause_s
 	return end;
 }
 
+/* A message ends where the parser finds its end, if it finds one; it takes some zeros for nothing, and the manager passes none on. */
+static void check_end(const char *text, size_t len, ssize_t end)
+{
+	json_error_t error;
+	json_t *root;
+
+	if (memchr(text, 0, len))
+		return;
+	root = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DISABLE_EOF_CHECK, &error);
+	MUST(!root || end < 0 || end == error.position);
+	json_decref(root);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	/* A copy of just this size, so that a step too far is seen. */
@@ -76,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	end = handover_scan(&scan, text, size, cause, sizeof(cause));
 	MUST(end <= (ssize_t)size);
 	MUST(end == trickle(text, size, cause, sizeof(cause)));
+	check_end(text, size, end);
 	/* Whole or not, the parser stands by itself. */
 	if (!handover_parse(&message, text, end > 0 ? (size_t)end : size, cause, sizeof(cause))) {
 		check(&message);
