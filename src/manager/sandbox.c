@@ -12,7 +12,7 @@
 static int drop_capabilities(const struct serve_options *options)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[2] = {0};
+	struct __user_cap_data_struct data[2] = {0}, had[2];
 	uint32_t kept = 1u << CAP_DAC_READ_SEARCH;
 
 	/* A folder of somebody else's. */
@@ -20,11 +20,13 @@ static int drop_capabilities(const struct serve_options *options)
 		kept |= 1u << CAP_DAC_OVERRIDE;
 	if (syscall(SYS_capget, &header, data))
 		return -errno;
+	memcpy(had, data, sizeof(had));
 	data[0].effective &= kept;
 	data[0].permitted &= kept;
 	data[1].effective = data[1].permitted = 0;
 	data[0].inheritable = data[1].inheritable = 0;
-	return syscall(SYS_capset, &header, data) ? -errno : 0;
+	/* Who has none may be forbidden to ask for fewer, as a unit of systemd is. */
+	return !memcmp(had, data, sizeof(had)) || !syscall(SYS_capset, &header, data) ? 0 : -errno;
 }
 
 static int drop_rights(const struct serve_options *options)
@@ -115,8 +117,9 @@ static int allow_memory(scmp_filter_ctx filter)
 
 static int allow_tasks(scmp_filter_ctx filter)
 {
-	static const int options[] = {PR_SET_NAME, PR_GET_NAME, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS,
-	                              PR_GET_DUMPABLE};
+	/* PR_SET_SECCOMP, for the worker's filter, which is one more: libseccomp takes it where seccomp(2) is refused. */
+	static const int options[] = {PR_SET_NAME,         PR_GET_NAME,     PR_SET_NO_NEW_PRIVS,
+	                              PR_GET_NO_NEW_PRIVS, PR_GET_DUMPABLE, PR_SET_SECCOMP};
 	/* Its arguments lie in memory, where no filter sees them: the C library then takes the other. */
 	int err = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 
@@ -212,5 +215,9 @@ int sandbox_enter(const struct serve_options *options)
 
 int sandbox_enter_worker(const struct serve_options *options)
 {
-	return options->no_sandbox ? 0 : filter_worker();
+	int err = options->no_sandbox ? 0 : filter_worker();
+
+	if (err)
+		say(LOG_ERROR, "the worker's rights cannot be given up: %s", strerror(-err));
+	return err;
 }

@@ -2,15 +2,19 @@
 /* What a manager that was taken over could still do. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "manager/sandbox.h"
@@ -35,6 +39,46 @@ static void enter_worker(void)
 		CHECK((call) == -1);    \
 		CHECK_EQ(errno, EPERM); \
 	} while (0)
+
+/* As a unit of systemd is, that has no capabilities and may make none of the calls that change them, nor seccomp(2). */
+static void be_confined(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {0};
+	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+
+	CHECK_EQ(syscall(SYS_capset, &header, none), 0);
+	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	CHECK_EQ(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(capset), 0), 0);
+	CHECK_EQ(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(seccomp), 0), 0);
+	CHECK_EQ(seccomp_load(filter), 0);
+	seccomp_release(filter);
+	REFUSED(syscall(SYS_capset, &header, none));
+	REFUSED(syscall(SYS_seccomp, 0, 1, NULL));
+}
+
+TEST(confined_already, "Where there is little left to be given up, and little allowed, it is given up all the same.")
+{
+	int status;
+	pid_t pid;
+
+	if (getenv("CONFINED")) {
+		enter_worker();
+		REFUSED(kill(getppid(), 0));
+		return;
+	}
+	/* Once more, as another program: the library remembers how it could load filters. */
+	pid = fork();
+	if (!pid) {
+		setenv("CONFINED", "1", 1);
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+		be_confined();
+		execl("/proc/self/exe", "unit-sandbox", "confined_already", NULL);
+		_exit(125);
+	}
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+}
 
 TEST(no_program_is_started, "execve and execveat are refused.")
 {
