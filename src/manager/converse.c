@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -266,6 +267,11 @@ void client_converse(struct client *client)
 			return;
 		take_descriptor(client);
 		understand(client);
+		/* Whoever has said all waits for the answer all the same: it is read once more after that. Until then it does not wake anybody. */
+		if (n == 0 && (client->stage == CLIENT_ATTACHING || client->adding)) {
+			epoll_ctl(client->thread->epoll, EPOLL_CTL_DEL, connection, NULL);
+			return;
+		}
 		if (n == -ENOBUFS) {
 			client_refuse(client, NULL, "the message is too long");
 			n = 0;

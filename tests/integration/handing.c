@@ -8,6 +8,7 @@
  *	give TEXT              sends it with the descriptor of the object; @N stands for the address of region N, and @N+K for K bytes behind it
  *	send TEXT              the same without the descriptor
  *	answer                 the line that the manager answers; "end": it has hung up
+ *	finish                 says that it has said all: shutdown(2)
  *	hangup, close          ends the connection; closes the descriptor
  *	is REGION PAGE SEED AT "yes": the page holds what page AT of that store does; "zeros", "other"; "bus": it is SIGBUS. "none": it was unmapped
  *	drop REGION PAGE COUNT MADV_DONTNEED
@@ -335,6 +336,9 @@ static void obey(char *line)
 	} else if (!strcmp(line, "hangup")) {
 		close(connection);
 		connection = -1;
+		say("done");
+	} else if (!strcmp(line, "finish")) {
+		must(!shutdown(connection, SHUT_WR), "shutdown");
 		say("done");
 	} else if (!strcmp(line, "close")) {
 		close(object);

@@ -166,6 +166,30 @@ TEST(units_of_64_kib_are_filled_at_once,
 	EXPECT(&peer, "yes", "is 0 20 1 36");
 }
 
+TEST(who_has_said_all_is_answered, "Also whoever will say no more has its answer, to a handover and to a later region.")
+{
+	START(NULL);
+	peer_start(&peer);
+	EXPECT(&peer, "0", "map private 16");
+	EXPECT(&peer, "done", "connect %s", manager.socket);
+	peer_tell(&peer, "give {\"regions\":[{\"base_host_virt_addr\":@0,\"size\":65536,\"offset\":0}]}");
+	peer_tell(&peer, "finish");
+	CHECK(!strcmp(peer_hear(&peer), "done"));
+	CHECK(!strcmp(peer_hear(&peer), "done"));
+	EXPECT(&peer, "ok", "answer");
+	EXPECT(&peer, "yes", "is 0 5 1 5");
+	EXPECT(&peer, "end", "answer");
+	peer_start(&other);
+	peer_give(&other, &manager, 16, 0);
+	EXPECT(&other, "1", "map private 16");
+	peer_tell(&other, "send {\"regions\":[{\"base_host_virt_addr\":@1,\"size\":65536,\"offset\":65536}]}");
+	peer_tell(&other, "finish");
+	CHECK(!strcmp(peer_hear(&other), "done"));
+	CHECK(!strcmp(peer_hear(&other), "done"));
+	EXPECT(&other, "ok", "answer");
+	EXPECT(&other, "yes", "is 1 5 1 21");
+}
+
 TEST(a_client_that_hangs_up_is_served_on, "The end of the connection is not the end of a client that lives.")
 {
 	START(NULL);

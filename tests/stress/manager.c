@@ -524,6 +524,22 @@ static unsigned count_descriptors(pid_t pid)
 	return count;
 }
 
+/* Each of its two threads has answered: what it has open from the beginning is open. */
+static void meet(const char *folder)
+{
+	int connections[2];
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/manager", folder);
+	for (unsigned i = 0; i < 2; i++) {
+		connections[i] = connect_to(path);
+		send_with(connections[i], -1, "{\"size\":\"default\"}");
+		expect_ok(connections[i]);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		close(connections[i]);
+}
+
 static int drive(const struct settings *settings)
 {
 	char folder[] = "/tmp/userfault-chaos-XXXXXX", path[128];
@@ -536,6 +552,7 @@ static int drive(const struct settings *settings)
 	must(mkdtemp(folder) && !pipe2(out, O_CLOEXEC), "mkdtemp");
 	write_store(folder);
 	manager = start_manager(settings, folder);
+	meet(folder);
 	before = count_descriptors(manager);
 	for (unsigned i = 0; i < settings->clients; i++)
 		clients[i] = start_client(settings, folder, i, out[1]);
