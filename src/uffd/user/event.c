@@ -127,14 +127,20 @@ void user_events_drop(struct user_events *events)
 	forget(events);
 }
 
-static void deliver_one(struct user_event *event)
+static struct user_ticket add(struct user_event *event)
+{
+	return user_pending_add(&event->object->pending, &event->msg, 0);
+}
+
+static void deliver_one(struct user_event *event, struct user_ticket ticket)
 {
 	struct user_object *object = event->object;
-	struct user_ticket ticket;
 
 	/* After a wait for a slot the event is as true as before. */
-	while (!(ticket = user_pending_add(&object->pending, &event->msg, 0)).slot && !atomic_load(&object->ended))
+	while (!ticket.slot && !atomic_load(&object->ended)) {
 		user_pending_wait_slot(&object->pending, ticket);
+		ticket = add(event);
+	}
 	/* An object that ended before the message was in did not end its wait. */
 	if (atomic_load(&object->ended))
 		user_pending_end(&object->pending);
@@ -148,8 +154,13 @@ static void deliver_one(struct user_event *event)
 
 void user_events_deliver(struct user_events *events)
 {
+	struct user_ticket first = {0};
+
+	/* Under the lock: so departures from one place are told in the order in which they were. Those that follow wait for this one to be read. */
+	if (events->count)
+		first = add(&events->list[0]);
 	user_space_unlock_in_trap();
 	for (size_t i = 0; i < events->count; i++)
-		deliver_one(&events->list[i]);
+		deliver_one(&events->list[i], i ? add(&events->list[i]) : first);
 	forget(events);
 }
