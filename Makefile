@@ -18,7 +18,7 @@ $(set_up):
 	@scripts/deps build
 	@scripts/configure build
 
-# What the project needs from the distribution; `make deps` installs all of it.
+# What `make check` needs from the distribution; every target installs what it needs itself.
 deps:
 	@scripts/deps all
 
@@ -42,17 +42,21 @@ install: all
 	@meson install -C build --quiet $${DESTDIR:+--destdir "$$(realpath -ms -- "$$DESTDIR")"}
 
 # Long runs of every fuzzer: SECONDS_EACH=3600 for a long hunt.
-fuzz: all
+fuzz:
 	@scripts/deps all
+	@scripts/configure build
+	@ninja -C build
 	@scripts/fuzz $(SECONDS_EACH)
 
 # An hour of everything that is done at random, with new seeds: SOAK_SECONDS.
-soak: all
+soak:
 	@scripts/deps all
+	@scripts/configure build
+	@ninja -C build
 	@scripts/soak
 
 deb:
-	@scripts/deps full
+	@scripts/deps package
 	@scripts/package
 
 format:

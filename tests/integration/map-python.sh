@@ -3,5 +3,7 @@
 # map-python.sh BUILD ENGINE USER there|absent - Python finds in a served file what it finds in a real one.
 set -eu
 here=$(dirname "$0")
+# Its text, as whoever runs it may not be able to read it.
 # shellcheck disable=SC2016
-"$here/map.sh" "$@" bash -c 'cd "$1" && exec 3>&1 && diff <(LD_PRELOAD="" python3 - "$MODEL" <"$2") <(python3 - "$MAPPED" <"$2") >&2' - "$PWD" "$here/mapped.py"
+"$here/map.sh" "$@" bash -c 'exec 3>&1 && diff <(LD_PRELOAD="" python3 - "$MODEL" <<<"$1") <(python3 - "$MAPPED" <<<"$1") >&2' - \
+	"$(<"$here/mapped.py")"

@@ -20,7 +20,7 @@ DESTDIR="$dir/staged" meson install -C "$build" --no-rebuild --quiet
 mkdir -p "\${2#PREFIX=}"
 cp -r "$dir/staged$(meson introspect "$build" --buildoptions | python3 -c \
 	'import json, sys; print(*[o["value"] for o in json.load(sys.stdin) if o["name"] == "prefix"])')/." "\${2#PREFIX=}"
-sed -i "s:^prefix=.*:prefix=\${2#PREFIX=}:" "\${2#PREFIX=}"/lib/*/pkgconfig/userfault.pc
+find "\${2#PREFIX=}" -name userfault.pc -exec sed -i "s:^prefix=.*:prefix=\${2#PREFIX=}:" {} +
 # Where it was staged it must not be looked for.
 rm -rf "$dir/staged"
 END

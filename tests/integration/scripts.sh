@@ -23,6 +23,12 @@ rm "$dir/build/meson-info/meson-info.json" "$dir/build/meson-private/build.dat"
 touch "$dir/build/meson-private/untouched"
 (cd "$source" && scripts/configure "$dir/build")
 [ -e "$dir/build/meson-private/untouched" ] || fail "configure: a complete set-up was made anew"
+# Nor does one stay that may have missed what is installed now.
+if [ -e /var/lib/dpkg/status ]; then
+	touch -d '1990-01-01 UTC' "$dir/build/build.ninja"
+	(cd "$source" && scripts/configure "$dir/build")
+	[ "$dir/build/build.ninja" -nt /var/lib/dpkg/status ] || fail "configure: a set-up from before packages were installed was left alone"
+fi
 
 # `make install` takes any path, also a relative one. Nothing is built or installed here: meson says what it was told.
 mkdir "$dir/bin"

@@ -340,22 +340,24 @@ TEST(nobody_listens, "Where no manager listens, or another server, that is said 
 TEST(default_socket, "Without --control a user's manager is asked where it listens by itself.")
 {
 	const struct result *result;
+	const char *program = in_folder("program");
 	char path[128];
 
 	watch("3");
+	CHECK_EQ(RUN("/bin/cp", USERFAULT, program)->status, 0);
 	CHECK(snprintf(path, sizeof(path), "%s/userfault", test_folder()) > 0);
 	CHECK(!mkdir(path, 0700) || errno == EEXIST);
 	CHECK(snprintf(path, sizeof(path), "%s/userfault/control", test_folder()) > 0);
 	CHECK_EQ(rename(control, path), 0);
 	setenv("XDG_RUNTIME_DIR", test_folder(), 1);
 	if (geteuid() == 0) {
-		/* It must be reached by somebody else, whom nothing else depends on. */
-		CHECK_EQ(chmod(test_folder(), 0755) | chmod(path, 0666), 0);
+		/* It must be reached by somebody else, whom nothing else depends on; and so must the program, which may lie in root's home. */
+		CHECK_EQ(chmod(test_folder(), 0755) | chmod(program, 0755) | chmod(path, 0666), 0);
 		*strrchr(path, '/') = '\0';
 		CHECK_EQ(chmod(path, 0755), 0);
 		CHECK_EQ(setuid(65534), 0);
 	}
-	result = RUN(USERFAULT, "stat");
+	result = RUN(program, "stat");
 	if (result->status)
 		FAIL("%s", result->err);
 	check_has(result->out, "batch-2");
