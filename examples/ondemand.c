@@ -8,6 +8,7 @@
  *
  * Both processes stay on one processor: the wake-up of another one would cost more than all the rest.
  */
+#define _GNU_SOURCE 1
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#define _GNU_SOURCE 1
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
