@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -58,8 +59,13 @@ int touch_write(char *at, char byte)
 
 static void note_failure(void *arg, const char *cause)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
 	(void)arg;
+	/* Threads of a store may fail at once. */
+	pthread_mutex_lock(&lock);
 	snprintf(paged_failure, sizeof(paged_failure), "%s", cause);
+	pthread_mutex_unlock(&lock);
 	atomic_fetch_add(&paged_failures, 1);
 }
 

@@ -385,17 +385,23 @@ BOTH_WAYS(not_in_children, "A mapping does not go to the child of a fork: a touc
 {
 	struct uf_store *store = filled_memory(MIB);
 	struct uf_pager *pager = paged_open(MIB);
-	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0), byte;
+	char *at = paged_map(pager, store, 0, MIB, UF_PAGER_SHARED, 0);
 	int status;
 	pid_t pid;
 
 	at[0] = 1;
-	pid = fork();
-	CHECK(pid >= 0);
-	if (!pid)
-		_exit(touch_read(at, &byte) == SIGSEGV && touch_read(at + PAGE, &byte) == SIGSEGV ? 0 : 1);
-	CHECK_EQ(waitpid(pid, &status, 0), pid);
-	CHECK_EQ(status, 0);
+	for (unsigned page = 0; page < 2; page++) {
+		pid = fork();
+		CHECK(pid >= 0);
+		/* It dies of it: under a sanitizer a jump out of the handler takes memory, for which a thread may have held a lock when it was forked. */
+		if (!pid) {
+			(void)*(const volatile char *)(at + page * PAGE);
+			_exit(0);
+		}
+		CHECK_EQ(waitpid(pid, &status, 0), pid);
+		CHECK(WIFSIGNALED(status));
+		CHECK_EQ(WTERMSIG(status), SIGSEGV);
+	}
 	CHECK(is_content(at + PAGE, PAGE, MIB - PAGE));
 	uf_pager_close(pager);
 	uf_store_close(store);
