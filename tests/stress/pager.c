@@ -324,17 +324,51 @@ BOTH_WAYS(thirty_two_on_eight, "Thirty-two threads on eight pages come to an end
  * Sudden ends.
  */
 
+/* Its server may be about to be started again. */
+static struct uf_store *open_soon(const char *uri)
+{
+	struct uf_store_options opts = {.size = sizeof(opts), .attempts = 12, .pause_ms = 1};
+	struct uf_store *store;
+
+	while (uf_store_open(&store, uri, &opts, NULL, 0))
+		usleep(1000);
+	return store;
+}
+
 static _Noreturn void be_killed(const char *uri)
 {
 	static _Atomic bool never;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	work_all(open_pager(), open_store(uri), 0, false, &never);
+	work_all(open_pager(), open_soon(uri), 0, false, &never);
 	_exit(1);
 }
 
-/* A program that is killed in the middle of everything, again and again. */
-static void kill_again(const char *uri, unsigned times)
+/* On the file that new_disk() has made. */
+static void start_server(const char *disk)
+{
+	char file[100];
+
+	snprintf(file, sizeof(file), "file=%s", disk + strlen("file:"));
+	NBDKIT(&server, "file", file);
+}
+
+/*
+ * nbdkit 1.32 itself aborts now and then when a client is killed that has requests in flight ("sock >= 0" in its connections.c): it is started again
+ * on the same file, and those who have a connection make another.
+ */
+static void keep_server(const char *disk)
+{
+	int status;
+
+	if (!server.pid || waitpid(server.pid, &status, WNOHANG) != server.pid)
+		return;
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	start_server(disk);
+}
+
+/* A program that is killed in the middle of everything, again and again. What it leaves behind is looked at in the file itself. */
+static void kill_again(const char *uri, const char *disk, unsigned times)
 {
 	unsigned seed = (unsigned)getpid();
 
@@ -352,12 +386,13 @@ static void kill_again(const char *uri, unsigned times)
 			be_killed(uri);
 		while (atomic_load(&model->flushes) <= flushes) {
 			CHECK_EQ(waitpid(pid, &status, WNOHANG), 0);
+			keep_server(disk);
 			usleep((useconds_t)rand_r(&seed) % 3000);
 		}
 		CHECK_EQ(kill(pid, SIGKILL), 0);
 		CHECK_EQ(waitpid(pid, &status, 0), pid);
 		CHECK(WIFSIGNALED(status));
-		store = open_store(uri);
+		store = open_store(disk);
 		check_store(store);
 		uf_store_close(store);
 	}
@@ -365,13 +400,17 @@ static void kill_again(const char *uri, unsigned times)
 
 BOTH_WAYS(killed_on_a_file, "After a kill everything that was flushed is on the file, and no page is a mix.")
 {
-	kill_again(new_disk("disk", true), 3);
+	const char *disk = new_disk("disk", true);
+
+	kill_again(disk, disk, 3);
 }
 
 BOTH_WAYS(killed_on_a_server, "After a kill everything that was flushed is on the server, and no page is a mix.")
 {
-	NBDKIT(&server, "file", new_disk("disk", false));
-	kill_again(server.uri, 2);
+	const char *disk = new_disk("disk", true);
+
+	start_server(disk);
+	kill_again(server.uri, disk, 2);
 }
 
 #define CACHED(file) "--filter", "cache", "file", file, "cache=writeback"
