@@ -99,9 +99,9 @@ static void print_stores(FILE *out, const struct status *status)
 {
 	static const struct metric metrics[] = {
 		{"store_size_bytes", "gauge", "Size of the store.", offsetof(struct status_store, size)},
-		{"store_reads_total", "counter", "Requests to the store.", offsetof(struct status_store, reads)},
-		{"store_read_bytes_total", "counter", "Bytes read from the store.",
-	         offsetof(struct status_store, read_bytes)},
+		{"store_reads_total", "counter", "Runs of pages that were brought from the store, or its cache.",
+	         offsetof(struct status_store, reads)},
+		{"store_read_bytes_total", "counter", "Their bytes.", offsetof(struct status_store, read_bytes)},
 		{"store_failures_total", "counter",
 	         "Requests to the store that failed, those that were made again too.",
 	         offsetof(struct status_store, failures)},

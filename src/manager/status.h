@@ -36,7 +36,7 @@ enum status_event { STATUS_EVENT_FORK, STATUS_EVENT_REMAP, STATUS_EVENT_REMOVE, 
 struct status_store {
 	char name[STATUS_NAME];
 	uint64_t size;       /* bytes */
-	uint64_t reads;      /* requests */
+	uint64_t reads;      /* runs of pages brought to clients, from its cache too */
 	uint64_t read_bytes; /* bytes */
 	uint64_t failures;   /* attempts that failed, also those that were made again */
 };

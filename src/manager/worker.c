@@ -222,10 +222,7 @@ static void check_all(struct thread *thread, uint64_t now)
 
 static uint64_t next_check(const struct thread *thread)
 {
-	const struct journal *journal = thread->worker->journal;
-	bool crowded = thread->count > journal->capacity / journal->threads / 2;
-
-	return thread->checked + (crowded ? CROWDED : CHECKED);
+	return thread->checked + (thread->count > thread->crowd ? CROWDED : CHECKED);
 }
 
 /* ms until something has to be done in any case. */
@@ -279,6 +276,7 @@ static int start_thread(struct worker *worker, unsigned number)
 
 	thread->worker = worker;
 	thread->number = number;
+	thread->crowd = journal->capacity / journal->threads / 2;
 	pthread_mutex_init(&thread->lock, NULL);
 	thread->known = calloc(journal->capacity / journal->threads + 1, sizeof(*thread->known));
 	thread->epoll = epoll_create1(EPOLL_CLOEXEC);

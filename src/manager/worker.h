@@ -34,6 +34,7 @@ struct thread {
 	pthread_mutex_t lock; /* the list, and that a client in it stays; the thread itself reads without. Innermost */
 	struct client *clients;
 	unsigned count;                /* of them */
+	unsigned crowd;                /* more than so many take more than half of its records */
 	struct client *over;           /* those that have ended in this round */
 	uint64_t *known;               /* for each of its records: the id of the client that it has met there last */
 	bool again;                    /* a record could not be met, and is to be looked at again */

@@ -28,7 +28,7 @@
 #include "session/session.h"
 
 #define ABOVE 57
-_Static_assert(SESSION_ASIDE == (uint64_t)1 << ABOVE && SESSION_WAYS == 16, "");
+_Static_assert(SESSION_ASIDE == (uint64_t)1 << ABOVE, "");
 
 /* What departed, and is untold: the oldest of a place first. More than that are not told apart. */
 #define ASIDE  1u
@@ -431,7 +431,7 @@ int session_stay(struct space *space, uint64_t start, uint64_t len)
 
 int session_all_told(struct space *space)
 {
-	return space_unmap(space, SESSION_ASIDE, (SESSION_WAYS - 1) * SESSION_ASIDE);
+	return space_unmap(space, SESSION_ASIDE, DOUBT * SESSION_ASIDE);
 }
 
 int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features)

@@ -253,7 +253,6 @@ int session_turn(struct session *session, unsigned reads);
  */
 int session_apply(struct space *space, const struct uffd_msg *msg, uint64_t features);
 #define SESSION_ASIDE ((uint64_t)1 << 57)
-#define SESSION_WAYS  16u /* to keep something of a place, that of not being kept included: multiples of SESSION_ASIDE */
 
 /*
  * session_all_told - all that has happened to the memory has been told, and applied: nothing of it is kept for later any more

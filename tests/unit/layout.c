@@ -189,6 +189,18 @@ TEST(chains, "Three that move on to each other's places, told of in the opposite
 	space_free(space);
 }
 
+/* One has gone from HERE, of which nothing is told, and another has come there, of which all is. */
+static struct space *replaced(void)
+{
+	struct space *space = make();
+
+	lay(space, HERE, 4, &one, 0);
+	lay(space, THERE, 4, &two, 0);
+	moved(space, THERE, HERE, 4);
+	told(space, UFFD_EVENT_UNMAP, THERE, 4);
+	return space;
+}
+
 /* What was lost: another's content is never taken for it, and no store has it. */
 static void expect_lost(const struct space *space, uint64_t addr, unsigned pages)
 {
@@ -238,12 +250,8 @@ TEST(newcomer_that_departs_too, "Two that departed from one place, told of in an
 
 TEST(doubt_follows, "What is in doubt is lost wherever it is by then.")
 {
-	struct space *space = make();
+	struct space *space = replaced();
 
-	lay(space, HERE, 4, &one, 0);
-	lay(space, THERE, 4, &two, 0);
-	moved(space, THERE, HERE, 4);
-	told(space, UFFD_EVENT_UNMAP, THERE, 4);
 	moved(space, HERE, ELSE, 4);
 	told(space, UFFD_EVENT_UNMAP, HERE, 4);
 	moved(space, ELSE, THERE, 4);
@@ -259,12 +267,8 @@ TEST(doubt_follows, "What is in doubt is lost wherever it is by then.")
 
 TEST(doubt_ends, "Once all has been told, the one that departed was the oldest, and nothing is lost.")
 {
-	struct space *space = make();
+	struct space *space = replaced();
 
-	lay(space, HERE, 4, &one, 0);
-	lay(space, THERE, 4, &two, 0);
-	moved(space, THERE, HERE, 4);
-	told(space, UFFD_EVENT_UNMAP, THERE, 4);
 	moved(space, HERE, ELSE, 4);
 	told(space, UFFD_EVENT_UNMAP, HERE, 4);
 	all_told(space);
