@@ -576,6 +576,9 @@ TEST(who_needs_none, "What is in memory, or in the system's page cache, needs no
 
 /*
  * The blocks alone: one that is given to another part again and again, while others look for it by the numbers that it had.
+ *
+ * It cannot be given away while one of them holds it, and who is not running may hold it for long. So the others stand back as long as it
+ * is wanted; otherwise there would nearly always be one that holds it, and how long the test takes were a matter of luck.
  */
 
 enum { NUMBERS = 2, LOOKERS = 3, GIVEN = 1000000 };
@@ -583,7 +586,7 @@ enum { NUMBERS = 2, LOOKERS = 3, GIVEN = 1000000 };
 struct looker {
 	pthread_t thread;
 	struct blocks *blocks;
-	_Atomic bool *over;
+	_Atomic bool *wanted, *over;
 };
 
 static void *look(void *arg)
@@ -591,8 +594,11 @@ static void *look(void *arg)
 	struct looker *looker = arg;
 
 	for (uint64_t i = 0; !atomic_load_explicit(looker->over, memory_order_relaxed); i++) {
-		struct block *block = blocks_hold(looker->blocks, 1, i % NUMBERS);
+		struct block *block;
 
+		while (atomic_load_explicit(looker->wanted, memory_order_relaxed))
+			sched_yield();
+		block = blocks_hold(looker->blocks, 1, i % NUMBERS);
 		if (!block)
 			continue;
 		CHECK_EQ(*(uint64_t *)block_bytes(looker->blocks, block), i % NUMBERS);
@@ -605,12 +611,12 @@ TEST(blocks_are_not_mistaken,
      "Whoever finds a block holds what he has looked for, also when it has just become another's.")
 {
 	struct looker lookers[LOOKERS];
-	_Atomic bool over = false;
+	_Atomic bool wanted = false, over = false;
 	struct blocks blocks;
 
 	CHECK_EQ(blocks_init(&blocks, BLOCK), 0);
 	for (unsigned i = 0; i < LOOKERS; i++) {
-		lookers[i] = (struct looker){.blocks = &blocks, .over = &over};
+		lookers[i] = (struct looker){.blocks = &blocks, .wanted = &wanted, .over = &over};
 		CHECK_EQ(pthread_create(&lookers[i].thread, NULL, look, &lookers[i]), 0);
 	}
 	for (uint64_t i = 0; i < GIVEN; i++) {
@@ -621,6 +627,7 @@ TEST(blocks_are_not_mistaken,
 			pthread_mutex_lock(&blocks.lock);
 			block = blocks_take(&blocks, 1, i % NUMBERS);
 			pthread_mutex_unlock(&blocks.lock);
+			atomic_store_explicit(&wanted, !block, memory_order_relaxed);
 			if (!block)
 				sched_yield();
 		}
