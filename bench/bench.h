@@ -58,7 +58,7 @@ enum needs {
 
 struct figure {
 	const char *name;
-	const char *unit; /* of the samples; all but "GB/s" is a time, where less is better */
+	const char *unit; /* of the samples; less is better in all but "GB/s" */
 	bench_side *side, *baseline;
 	enum place place;
 	bool tail;     /* the 99th percentile of the same samples is a row of its own, NAME.p99 */
@@ -193,6 +193,7 @@ bench_side mmap_cold, mmap_cold_8, mmap_sequential, mmap_sort, bare_copy_set;
 bench_side manager_fault, manager_handover, manager_restore, manager_no_prefetch, manager_restore_warm,
 	manager_no_prefetch_warm; /* manager.c */
 bench_side manager_clients_1, manager_clients_10, manager_clients_100, manager_clients_1000;
+bench_side manager_memory, manager_page_tables;
 
 /* migrate.c, and by hand in bare-migrate.c */
 bench_side migrate_postcopy, migrate_precopy, migrate_postcopy_one, migrate_checksum, migrate_request,

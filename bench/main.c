@@ -49,6 +49,7 @@ static const struct figure figures[] = {
 	{"manager.clients.10", "us", manager_clients_10, manager_clients_1, NEAR},
 	{"manager.clients.100", "us", manager_clients_100, manager_clients_1, NEAR},
 	{"manager.clients.1000", "us", manager_clients_1000, manager_clients_1, NEAR},
+	{"manager.memory", "B/page", manager_memory, manager_page_tables, NEAR},
 	{"manager.restore", "ms", manager_restore, manager_no_prefetch, FREE, .memory = FILE_MIB, .needs = DISK},
 	{"manager.restore.warm", "ms", manager_restore_warm, manager_no_prefetch_warm, FREE, .memory = FILE_MIB,
          .needs = DISK},

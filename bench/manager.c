@@ -26,6 +26,8 @@
 #define MOST_CLIENTS 1000
 #define TOUCHES      8000
 #define STRIDE       8 /* pages: so far apart nothing is read ahead */
+/* Of one client, all of which it touches. */
+#define WEIGHED_MIB 512
 
 struct manager {
 	char folder[64], socket[96];
@@ -212,6 +214,85 @@ void manager_clients_100(struct bench *bench)
 void manager_clients_1000(struct bench *bench)
 {
 	touch_in_turn(bench, MOST_CLIENTS);
+}
+
+/*
+ * Memory: what the manager needs for a page that a client has, and what the kernel's own tables need for it in the client.
+ */
+
+/* The sum of these fields of /proc/PID/status, bytes. */
+static double memory_of(pid_t pid, const char *const *fields, size_t count)
+{
+	char path[64], line[256];
+	double sum = 0;
+	size_t found = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	file = fopen(path, "re");
+	if (!file)
+		bench_refuse("%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), file))
+		for (size_t i = 0; i < count; i++)
+			if (!strncmp(line, fields[i], strlen(fields[i]))) {
+				sum += 1024.0 * atof(line + strlen(fields[i]));
+				found++;
+			}
+	fclose(file);
+	if (found != count)
+		bench_refuse("%s has no %s", path, fields[0]);
+	return sum;
+}
+
+/* Who serves is the only child of who was started. */
+static pid_t worker_of(const struct manager *manager)
+{
+	char path[64];
+	int pid = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", manager->pid, manager->pid);
+	file = fopen(path, "re");
+	if (!file || fscanf(file, "%d", &pid) != 1)
+		bench_refuse("%s names no process", path);
+	fclose(file);
+	return pid;
+}
+
+/* Bytes for each page of a store of nothing but holes. Begins when the first page is there. */
+static void weigh(struct bench *bench, bool of_manager)
+{
+	static const char *const own[] = {"RssAnon:", "RssShmem:", "VmPTE:"}, *const tables[] = {"VmPTE:"};
+	const size_t pages = ((size_t)WEIGHED_MIB << 20) / bench->page;
+	struct manager manager = {0};
+	char store[128], *memory;
+	double before, after;
+	pid_t pid;
+
+	make_store(bench, &manager, store, sizeof(store), 0);
+	must_libc(truncate(store, (off_t)(pages * bench->page)), store);
+	start(bench, &manager, store, NULL);
+	memory = hand_over(&manager, pages * bench->page);
+	if (*(volatile char *)memory)
+		bench_refuse("a page is wrong");
+	pid = of_manager ? worker_of(&manager) : getpid();
+	before = of_manager ? memory_of(pid, own, 3) : memory_of(pid, tables, 1);
+	for (size_t i = 0; i < pages; i++)
+		if (((volatile char *)memory)[i * bench->page])
+			bench_refuse("a page is wrong");
+	after = of_manager ? memory_of(pid, own, 3) : memory_of(pid, tables, 1);
+	bench_sample(bench, (after - before) / (double)pages);
+	clean_up(&manager);
+}
+
+void manager_memory(struct bench *bench)
+{
+	weigh(bench, true);
+}
+
+void manager_page_tables(struct bench *bench)
+{
+	weigh(bench, false);
 }
 
 /*
