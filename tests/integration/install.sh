@@ -54,6 +54,16 @@ done
 for page in "$source"/man/*.[1-8]; do
 	there "${page##*/}" "man/man${page##*.}"
 done
+# The name of each function finds the page whose synopsis has it.
+while read -r symbol; do
+	there "$symbol.3" man/man3
+	link=$(find "$dir" -path "*/man/man3/$symbol.3")
+	page=$(sed -n 's/^\.so //p' "$link")
+	sed '/^\.Sh DESCRIPTION/q' "${link%/man3/*}/$page" | grep -Eq "^\.F[no] $symbol( |\$)" || {
+		echo "install: $symbol is not in $page" >&2
+		exit 1
+	}
+done <"$dir/shared"
 there libuserfault-run.so userfault
 there userfault bash-completion/completions
 there _userfault zsh/site-functions
