@@ -270,7 +270,8 @@ static void hear_worker(struct supervisor *supervisor)
 		return;
 	supervisor->served = true;
 	notify("READY=1");
-	say(LOG_INFO, "serving %zu stores", supervisor->options->store_count);
+	say(LOG_INFO, "serving %zu store%s", supervisor->options->store_count,
+	    supervisor->options->store_count == 1 ? "" : "s");
 }
 
 static void loop(struct supervisor *supervisor)
