@@ -215,6 +215,22 @@ static int flags_of(int fd)
 
 static int sleep_cancellably(const struct uf *uf, const struct timespec *timeout, bool restart);
 
+/*
+ * The object of a child becomes ours while the child is there: once it has gone it can only be told from its name. No harm is done where it
+ * cannot be had now.
+ */
+static void adopt_children(const struct uffd_msg *msgs, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct handle *handle = msgs[i].event == UFFD_EVENT_FORK
+		                                ? descriptors_get((int)msgs[i].arg.fork.ufd, true)
+		                                : NULL;
+
+		if (handle)
+			descriptors_put(handle);
+	}
+}
+
 /* As many as are there, up to `count`; or -errno. Puts them where the program wants them with nothing held. */
 static ssize_t take_messages(struct uf *uf, char *buf, size_t count)
 {
@@ -225,6 +241,7 @@ static ssize_t take_messages(struct uf *uf, char *buf, size_t count)
 
 	if (taken <= 0)
 		return taken;
+	adopt_children(msgs, (size_t)taken);
 	return try_copy(buf, msgs, len) ? -EFAULT : (ssize_t)len;
 }
 
@@ -260,14 +277,14 @@ static bool read_ours(int fd, void *buf, size_t size, ssize_t *result)
 }
 
 /*
- * A descriptor that came from elsewhere gives itself away when it is read: a ring is one byte, and nobody asks for messages otherwise. The
- * adoption that follows makes the owner ring anew.
+ * A descriptor that came from elsewhere gives itself away when it is read: a ring is one byte, the end says that its owner has gone, and nobody
+ * asks for messages otherwise. The adoption that follows makes the owner ring anew, or the descriptor silent.
  */
 static bool was_ring(int fd, const void *buf, size_t size, ssize_t result)
 {
 	struct handle *handle;
 
-	if (result != 1 || size < sizeof(struct uffd_msg) || *(const char *)buf != 1)
+	if (result < 0 || result > 1 || size < sizeof(struct uffd_msg) || (result == 1 && *(const char *)buf != 1))
 		return false;
 	handle = descriptors_get(fd, true);
 	if (handle)

@@ -236,6 +236,34 @@ TEST(fork_child_gone,
 	CHECK_EQ(uf_copy(child, nowhere, src, page_size, 0), -ESRCH);
 }
 
+TEST(fork_child_gone_before,
+     "A child that had gone before its descriptor was adopted is as silent as one that goes later.")
+{
+	struct uf *uf = object(FORK);
+	struct family family;
+	struct actor *actor;
+	struct uffd_msg msg;
+	struct uf *child;
+	char *page = anon(1), *src = filled(1);
+	int flags;
+
+	registered(uf, page, page_size, MISSING);
+	family_set(&family, page, exit_at_once);
+	actor = act_call(fork_child, &family);
+	msg = next_message(uf);
+	CHECK_EQ(msg.event, UFFD_EVENT_FORK);
+	reap((pid_t)actor_end(actor).value);
+	flags = fcntl((int)msg.arg.fork.ufd, F_GETFL);
+	CHECK_EQ(uf_adopt(&child, (int)msg.arg.fork.ufd), 0);
+	CHECK_EQ(uf_features(child), uf_features(uf));
+	CHECK_EQ(uf_fd(child), (int)msg.arg.fork.ufd);
+	CHECK_EQ(fcntl(uf_fd(child), F_GETFL), flags);
+	CHECK(fcntl(uf_fd(child), F_GETFD) & FD_CLOEXEC);
+	expect_silence(child);
+	CHECK_EQ(uf_copy(child, page, src, page_size, 0), -ESRCH);
+	expect_silence(child);
+}
+
 TEST(fork_event_not_adopted,
      "The descriptor in the event belongs to the reader, who may also close it: zeros from then on.")
 {

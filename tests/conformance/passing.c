@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -216,6 +219,61 @@ TEST(adopted_names_pages_of_the_opener, "Addresses belong to the process that op
 	reap(pid);
 	CHECK_EQ(*page, pattern(0));
 	CHECK_EQ(uf_zeropage(uf, page, page_size, 0), -EEXIST);
+}
+
+enum { TURNS = 400 };
+
+struct turns {
+	_Atomic unsigned touched, answered;
+};
+
+static void wait_until(const _Atomic unsigned *count, unsigned wanted)
+{
+	while (atomic_load(count) < wanted)
+		sched_yield();
+}
+
+/* Answers one touch after the other before its message is read. */
+static void answer_unread(struct uf *uf, char *pages, struct turns *turns)
+{
+	const char *src = filled(TURNS);
+
+	for (unsigned i = 0; i < TURNS; i++) {
+		struct pollfd fd = {.fd = uf_fd(uf), .events = POLLIN};
+		char *page = pages + i * page_size;
+		struct uffd_msg msg;
+
+		CHECK_EQ(poll(&fd, 1, -1), 1);
+		if (i % 2)
+			CHECK_EQ(uf_copy(uf, page, src + i * page_size, page_size, 0), page_size);
+		else
+			CHECK_EQ(uf_unregister(uf, page, page_size), 0);
+		CHECK_EQ(uf_read(uf, &msg, 1), -EAGAIN);
+		wait_until(&turns->touched, i + 1);
+		atomic_store(&turns->answered, i + 1);
+	}
+}
+
+TEST(woken_before_the_answer,
+     "Once a request that wakes has returned, what it woke is not told any more, in another process either.")
+{
+	struct turns *turns = mmap(NULL, page_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *pages = anon(TURNS);
+	struct uf *uf = object(0);
+	pid_t pid;
+
+	registered(uf, pages, TURNS * page_size, MISSING);
+	pid = fork();
+	if (pid == 0) {
+		answer_unread(uf, pages, turns);
+		_exit(0);
+	}
+	for (unsigned i = 0; i < TURNS; i++) {
+		CHECK_EQ(((volatile unsigned char *)pages)[i * page_size], i % 2 ? pattern(i) : 0);
+		atomic_store(&turns->touched, i + 1);
+		wait_until(&turns->answered, i + 1);
+	}
+	reap(pid);
 }
 
 TEST(adopted_cannot_move, "EINVAL MOVE from another process than the one whose memory it is: Linux does not do that.")

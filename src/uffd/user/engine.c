@@ -98,7 +98,7 @@ int user_object_create(int open_flags, uint64_t features, struct user_object **o
 	object->pending.open_child = open_child;
 	object->pending.carry_out = carry_out;
 	atomic_store(&object->features, features);
-	err = user_service_name(object);
+	err = user_service_name(object->pending.bell, features & ~USER_ENABLED);
 	if (err) {
 		raw_close(object->pending.bell);
 		user_object_release(object);

@@ -1123,6 +1123,22 @@ bool user_pending_has_sent(struct user_pending *pending, struct user_ticket *bus
 	return true;
 }
 
+void user_pending_withdraw(struct user_pending *pending, uint64_t start, uint64_t end)
+{
+	bool any = false;
+
+	for_each_claimed (i, pending->shared) {
+		struct user_slot *slot = &pending->shared->slots[i];
+		uint32_t word = atomic_load(&slot->word);
+
+		/* Whoever else moves it has read it, or ended its wait. */
+		if (waits_in(slot, word, start, end) && state_of(word) == UNREAD)
+			any |= move_slot(slot, word, READ);
+	}
+	if (any)
+		settle_bell(pending);
+}
+
 unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end)
 {
 	unsigned woken = 0;

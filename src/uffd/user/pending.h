@@ -145,6 +145,9 @@ void user_pending_forget_tray(struct user_pending *pending, uint32_t tray);
 /* Whether any errand with this tray is still to be carried out. */
 bool user_pending_uses(const struct user_pending *pending, uint32_t tray);
 
+/* Whoever reads from now on is not told of faults in [start, end) that were not read: they are about to be woken. */
+void user_pending_withdraw(struct user_pending *pending, uint64_t start, uint64_t end);
+
 /* Wakes the faults in [start, end), read or not. Returns how many. */
 unsigned user_pending_wake(struct user_pending *pending, uint64_t start, uint64_t end);
 

@@ -192,6 +192,27 @@ static void unmap_own(struct remote *remote)
 	end_life(remote);
 }
 
+/*
+ * The owner had gone before it could be asked for its end of the bell, and without that the descriptor polls as hung up for ever, where the
+ * kernel's is silent. So a bell of the same name but its number takes its place, whose other end we have; asking it says that nobody is there.
+ * Where that cannot be made it stays as it is.
+ */
+static void silence(struct remote *remote, int fd)
+{
+	int flags = fcntl(fd, F_GETFL), kept = fcntl(fd, F_GETFD), pair[2];
+	_cleanup_fd int bell = -1, rope = -1;
+
+	if (flags < 0 || kept < 0 ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (flags & O_NONBLOCK ? SOCK_NONBLOCK : 0), 0, pair))
+		return;
+	bell = pair[0];
+	rope = pair[1];
+	if (user_service_name(bell, remote->features) || shutdown(rope, SHUT_RD) ||
+	    dup3(bell, fd, kept & FD_CLOEXEC ? O_CLOEXEC : 0) < 0)
+		return;
+	remote->rope = user_own(take_fd(&rope));
+}
+
 static int remote_recognise(int fd, uint64_t *features, void **state)
 {
 	char name[SERVICE_NAME_LEN + 1];
@@ -208,6 +229,7 @@ static int remote_recognise(int fd, uint64_t *features, void **state)
 	if (err == -ESRCH) {
 		/* What the name tells is all that can be known. */
 		remote->features = strtoull(name + SERVICE_NAME_LEN - 16, NULL, 16);
+		silence(remote, fd);
 		err = 0;
 	}
 	if (err) {

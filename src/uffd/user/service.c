@@ -39,7 +39,7 @@ struct service {
 /* Until it is looked again whether who holds an event has gone, ms. Another process may have had its memory for a moment (/proc/PID/mem). */
 #define WATCH 100
 
-int user_service_name(struct user_object *object)
+int user_service_name(int bell, uint64_t features)
 {
 	struct sockaddr_un name = {.sun_family = AF_UNIX};
 	uint64_t random;
@@ -47,8 +47,8 @@ int user_service_name(struct user_object *object)
 	if (raw_syscall3(SYS_getrandom, (long)&random, sizeof(random), 0) != (long)sizeof(random))
 		return -EIO;
 	snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, SERVICE_NAME "%016llx/%016llx",
-	         (unsigned long long)random, (unsigned long long)(atomic_load(&object->features) & ~USER_ENABLED));
-	return bind(object->pending.bell, (struct sockaddr *)&name,
+	         (unsigned long long)random, (unsigned long long)features);
+	return bind(bell, (struct sockaddr *)&name,
 	            (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + SERVICE_NAME_LEN))
 	               ? -errno
 	               : 0;
@@ -244,7 +244,12 @@ static bool serve(struct service *service, const struct client *client)
 	if (!answer.err)
 		answer.err = user_request(object, request.request, request.arg, &wake);
 	memcpy(answer.arg, request.arg, sizeof(answer.arg));
-	/* The answer first: a thread that is woken may end this process, and then it would never be given. */
+	/*
+	 * The answer first: a thread that is woken may end this process, and then it would never be given. But whoever has it must not be told of
+	 * what it was about.
+	 */
+	if (wake.end)
+		user_pending_withdraw(&object->pending, wake.start, wake.end);
 	sent = send(client->socket, &answer, sizeof(answer), MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof(answer);
 	if (wake.end)
 		user_pending_wake(&object->pending, wake.start, wake.end);

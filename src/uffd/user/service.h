@@ -62,8 +62,8 @@ struct service_answer {
 	uint64_t arg[8];
 };
 
-/* Names the bell. 0 or -errno. */
-int user_service_name(struct user_object *object);
+/* Names a bell, of an object with these features. 0 or -errno. */
+int user_service_name(int bell, uint64_t features);
 
 /*
  * Starts the thread (base/thread.h), unless there is one. 0 or -errno. Until then what other processes send waits in
