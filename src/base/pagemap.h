@@ -45,4 +45,11 @@ struct pm_scan_arg {
 };
 #endif
 
+#ifndef PAGE_IS_SOFT_DIRTY
+#define PAGE_IS_SOFT_DIRTY (1 << 7) /* Linux 6.7 */
+#endif
+#ifndef PAGE_IS_GUARD
+#define PAGE_IS_GUARD (1 << 8) /* Linux 6.15 */
+#endif
+
 #endif

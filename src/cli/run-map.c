@@ -83,7 +83,7 @@ static int ask_size(struct uf_handover *manager, struct map *map)
 	int err = uf_handover_size(manager, map->store, &map->size, cause, sizeof(cause));
 
 	if (err)
-		return fail("run: the manager: %s", cause);
+		return fail("run: store %s: %s", map->store, cause);
 	if (map->offset > map->size || map->size > INT64_MAX)
 		return fail("run: %s: store %s ends at %llu, before the offset", map->path, map->store,
 		            (unsigned long long)map->size);

@@ -3,6 +3,7 @@
 # run.sh BUILD - `userfault run`: programs of strangers get a userfaultfd that works, or a clear line why not.
 set -u
 userfault=$1/userfault refuse=$1/tests/integration/refuse-userfaultfd stranger=$1/tests/integration/stranger
+scan=$1/tests/integration/scan
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -24,6 +25,10 @@ expect 1 "userfaultfd(2)" "$refuse" -- "$stranger"
 expect 0 "all as documented" "$refuse" -- "$userfault" run -- "$stranger"
 expect 0 "all as documented" "$userfault" run --engine user "$stranger"
 expect 0 "all as documented" "$refuse" --errno ENOSYS -- "$userfault" run "$stranger"
+
+# What was written is told as by the kernel itself.
+expect 0 "all as documented" "$scan"
+expect 0 "all as documented" "$refuse" -- "$userfault" run "$scan"
 
 # Children have it too: a shell's, and one that is executed with an environment of its own.
 printf '#!/bin/sh\n"%s"\n' "$stranger" >"$dir/script"

@@ -36,20 +36,32 @@ void user_pagemap_correct(uint64_t *entries, size_t count, uint64_t start)
 	user_space_unlock(before);
 }
 
+#define CATEGORIES                                                                                           \
+	((uint64_t)(PAGE_IS_WPALLOWED | PAGE_IS_WRITTEN | PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | \
+	            PAGE_IS_PFNZERO | PAGE_IS_HUGE | PAGE_IS_SOFT_DIRTY | PAGE_IS_GUARD))
+
 struct scan {
-	struct pm_scan_arg *arg;
-	struct page_region *regions;
+	const struct pm_scan_arg *arg;
+	struct page_region *regions; /* NULL: nothing is told, and so nothing runs out */
 	uint64_t count, pages;
+	uint64_t walk_end; /* 0: nothing was left out */
 };
+
+static bool is_async(const struct user_range *range)
+{
+	return range->object && (range->mode & UFFDIO_REGISTER_MODE_WP) &&
+	       (atomic_load(&range->object->features) & UFFD_FEATURE_WP_ASYNC);
+}
 
 static uint64_t categories_of(const struct user_range *range, uint64_t page)
 {
 	uint8_t state = *user_page_state(range, page);
 	uint64_t categories = range->memory.shared ? PAGE_IS_FILE : 0;
 
-	if (range->object && (range->mode & UFFDIO_REGISTER_MODE_WP) &&
-	    (atomic_load(&range->object->features) & UFFD_FEATURE_WP_ASYNC))
+	if (is_async(range))
 		categories |= PAGE_IS_WPALLOWED;
+	if (range->memory.page_size != (size_t)sysconf(_SC_PAGESIZE))
+		categories |= PAGE_IS_HUGE;
 	if (!(state & USER_PAGE_HIDDEN))
 		categories |= PAGE_IS_PRESENT | (state & USER_PAGE_PROTECTED ? 0 : PAGE_IS_WRITTEN);
 	return categories;
@@ -62,70 +74,129 @@ static bool matches(const struct pm_scan_arg *arg, uint64_t categories)
 	       (!arg->category_anyof_mask || (categories & arg->category_anyof_mask));
 }
 
-/* False: there is no place for it. */
-static bool report(struct scan *scan, uint64_t start, uint64_t end, uint64_t categories)
+static bool push(struct scan *scan, uint64_t start, uint64_t end, uint64_t categories)
 {
 	struct page_region *last = scan->count ? &scan->regions[scan->count - 1] : NULL;
 
-	if (scan->arg->max_pages && scan->pages == scan->arg->max_pages)
-		return false;
 	if (last && last->end == start && last->categories == categories) {
 		last->end = end;
-	} else {
-		if (scan->count == scan->arg->vec_len)
-			return false;
-		scan->regions[scan->count++] = (struct page_region){start, end, categories};
+		return true;
 	}
-	scan->pages++;
+	if (scan->count == scan->arg->vec_len)
+		return false;
+	scan->regions[scan->count++] = (struct page_region){start, end, categories};
 	return true;
 }
 
-/* The pages of [start, end), which lies in the range. *stop: as far as it went. */
-static int scan_range(struct scan *scan, const struct user_range *range, uint64_t start, uint64_t end, uint64_t *stop)
+/* As much of [start, end) as there is a place for: returns the end of it. */
+static uint64_t report(struct scan *scan, uint64_t start, uint64_t end, uint64_t categories)
 {
-	struct pm_scan_arg *arg = scan->arg;
+	uint64_t page_size = (uint64_t)sysconf(_SC_PAGESIZE), most = scan->arg->max_pages - scan->pages;
+
+	if (!scan->regions)
+		return end;
+	if (scan->arg->max_pages && (end - start) / page_size > most)
+		end = start + most * page_size;
+	if (start == end || !push(scan, start, end, categories & scan->arg->return_mask))
+		return start;
+	scan->pages += (end - start) / page_size;
+	return end;
+}
+
+/* A part of a huge page cannot be protected, and so it is not told of either. */
+static void take_back(struct scan *scan, uint64_t start, uint64_t end)
+{
+	struct page_region *last = scan->regions ? &scan->regions[scan->count - 1] : NULL;
+
+	scan->walk_end = start;
+	if (!last)
+		return;
+	scan->pages -= (end - start) / (uint64_t)sysconf(_SC_PAGESIZE);
+	last->end = start;
+	scan->count -= last->start == start;
+}
+
+/* [start, end) is one page of the range, or a part of one that is huge. 0; -errno; 1: there is no place for it. */
+static int scan_page(struct scan *scan, const struct user_range *range, uint64_t start, uint64_t end)
+{
+	uint64_t categories = categories_of(range, start), reported;
 	size_t page_size = range->memory.page_size;
+	int err = 0;
 
-	if ((arg->flags & PM_SCAN_CHECK_WPASYNC) && !(categories_of(range, start) & PAGE_IS_WPALLOWED))
-		return -EPERM;
-	for (*stop = start; *stop < end; *stop += page_size) {
-		uint64_t categories = categories_of(range, *stop);
-		int err = 0;
-
-		if (!matches(arg, categories))
-			continue;
-		if (!report(scan, *stop, *stop + page_size, categories & arg->return_mask))
-			return 1;
-		if ((arg->flags & PM_SCAN_WP_MATCHING) && (categories & PAGE_IS_WPALLOWED))
-			err = user_deliver_writeprotect(*stop, page_size, true, true);
-		if (err)
-			return err;
+	if (!matches(scan->arg, categories))
+		return 0;
+	reported = report(scan, start, end, categories);
+	if (reported == start)
+		scan->walk_end = start;
+	else if (reported != end)
+		scan->walk_end = reported;
+	if ((scan->arg->flags & PM_SCAN_WP_MATCHING) && reported > start) {
+		if (reported - start == page_size)
+			err = user_deliver_writeprotect(start, page_size, true, true);
+		else
+			take_back(scan, start, reported);
 	}
+	return err ? err : reported != end;
+}
+
+/* The pages of [start, end), which lies in the range. */
+static int scan_range(struct scan *scan, const struct user_range *range, uint64_t start, uint64_t end)
+{
+	uint64_t page_size = range->memory.page_size;
+	int stop = 0;
+
+	if (!is_async(range) && (scan->arg->flags & PM_SCAN_CHECK_WPASYNC))
+		return -EPERM;
+	if (!is_async(range) && (scan->arg->flags & PM_SCAN_WP_MATCHING))
+		return 0;
+	for (uint64_t at = start, next; !stop && at < end; at = next) {
+		next = (at & ~(page_size - 1)) + page_size;
+		next = next < end ? next : end;
+		stop = scan_page(scan, range, at, next);
+	}
+	return stop;
+}
+
+static int check(struct pm_scan_arg *arg)
+{
+	uint64_t page_mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
+
+	if (arg->size != sizeof(*arg) || (arg->flags & ~(uint64_t)(PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)) ||
+	    ((arg->category_inverted | arg->category_mask | arg->category_anyof_mask | arg->return_mask) &
+	     ~CATEGORIES) ||
+	    (arg->start & page_mask) || (!arg->vec && arg->vec_len))
+		return -EINVAL;
+	if (arg->end < arg->start)
+		return -EFAULT;
+	arg->end = (arg->end + page_mask) & ~page_mask;
 	return 0;
 }
 
 int user_pagemap_scan(struct pm_scan_arg *arg)
 {
-	struct scan scan = {.arg = arg, .regions = (struct page_region *)(uintptr_t)arg->vec};
-	uint64_t at = arg->start;
+	struct scan scan = {.arg = arg, .regions = arg->vec_len ? (struct page_region *)(uintptr_t)arg->vec : NULL};
+	int stop = check(arg);
 	signal_mask before;
-	int full = 0;
+	uint64_t at;
 
-	if (arg->size != sizeof(*arg) || arg->end < arg->start)
-		return -EINVAL;
+	if (stop)
+		return stop;
 	before = user_space_lock();
-	while (!full && at < arg->end) {
+	for (at = arg->start; !stop && at < arg->end;) {
 		const struct user_range *range = user_space_next(at);
+		uint64_t end;
 
 		if (!range || range->memory.start >= arg->end)
 			break;
 		if (range->memory.start > at)
 			at = range->memory.start;
-		full = scan_range(&scan, range, at, range->memory.end < arg->end ? range->memory.end : arg->end, &at);
+		end = range->memory.end < arg->end ? range->memory.end : arg->end;
+		stop = scan_range(&scan, range, at, end);
+		at = end;
 	}
 	user_space_unlock(before);
-	arg->walk_end = full ? at : arg->end;
-	return full < 0 ? full : (int)scan.count;
+	arg->walk_end = scan.walk_end ? scan.walk_end : arg->end;
+	return stop < 0 ? stop : (int)scan.count;
 }
 
 bool user_pagemap_covers(uint64_t start, uint64_t end)

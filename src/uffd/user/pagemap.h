@@ -18,8 +18,8 @@ void user_pagemap_correct(uint64_t *entries, size_t count, uint64_t start);
 
 /*
  * The PAGEMAP_SCAN ioctl over [arg->start, arg->end), for pages that are registered; what is not registered has no category at all. Knows
- * PAGE_IS_WPALLOWED, WRITTEN, PRESENT and FILE. arg and its vector are touched with the space locked, so may not be registered memory.
- * Returns how many regions were found, or -errno as the kernel would.
+ * PAGE_IS_WPALLOWED, WRITTEN, PRESENT, FILE and HUGE. arg and its vector are touched with the space locked, so may not be registered memory.
+ * Returns how many regions were found, or -errno as the kernel would; sets arg->walk_end, and arg->end to the end of its page.
  */
 int user_pagemap_scan(struct pm_scan_arg *arg);
 
