@@ -138,8 +138,8 @@ struct uf_source_options {
 	 */
 	uint64_t enough;
 	/*
-	 * Bytes a second for what was not asked for, at least 65536; 0: no limit. Up to 128 KiB go at once, and a peer's timeout must be longer
-	 * than the pause after them.
+	 * Bytes a second for what was not asked for, at least 65536; 0: no limit. Pages of zeros are no bytes. Up to 128 KiB go at once, and a
+	 * peer's timeout must be longer than the pause after them.
 	 */
 	uint64_t bandwidth;
 	unsigned timeout_ms;              /* a peer that is silent for so long is lost; 0: 30000 */

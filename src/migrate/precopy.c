@@ -64,7 +64,7 @@ static int sweep(struct uf_source *source, const struct region *region)
 
 		note_sent(source, at, at + count);
 		err = send_pages(source, &source->sender, &source->channels[0], at, at + count, true);
-		pause_for(source, limit_pass(&source->limit, count * source->regions.page_size));
+		pause_for(source, limit_pass(&source->limit, sender_bytes(&source->sender)));
 		at += count;
 		if (!err)
 			err = look_up(source);

@@ -430,6 +430,11 @@ TEST(nonsense_does_no_harm,
 /* ---- a source whose destination is played by the test: the moment of the commit ---- */
 
 struct giver {
+	size_t pages; /* 0: PAGES */
+	unsigned passes;
+	uint64_t bandwidth;
+	bool fill; /* half of them, from the second quarter on, is not zero */
+
 	struct uf_source *source;
 	struct memory memory;
 	struct channel channel; /* the destination's */
@@ -459,10 +464,19 @@ static void giver_resume(void *arg)
 static void open_giver(struct giver *giver)
 {
 	struct uf_source_options options = {
-		.size = sizeof(options), .stop = giver_stop, .resume = giver_resume, .arg = giver};
+		.size = sizeof(options),
+		.passes = giver->passes,
+		.bandwidth = giver->bandwidth,
+		.stop = giver_stop,
+		.resume = giver_resume,
+		.arg = giver,
+	};
 	struct uf_migrate_region region = {.name = "memory"};
 
-	giver->memory = memory_map(MEMORY_ANON, PAGES);
+	giver->pages = giver->pages ? giver->pages : PAGES;
+	giver->memory = memory_map(MEMORY_ANON, giver->pages);
+	if (giver->fill)
+		memset(giver->memory.at + giver->memory.len / 4, 0x5a, giver->memory.len / 2);
 	region.addr = giver->memory.at;
 	region.len = giver->memory.len;
 	CHECK_EQ(uf_source_open(&giver->source, &region, 1, &options), 0);
@@ -488,7 +502,7 @@ static void expect_message(struct giver *giver, enum wire_type type, struct wire
 static void meet_giver(struct giver *giver, enum wire_standing standing)
 {
 	static struct region region = {.name = "memory"};
-	static struct regions regions = {.count = 1, .at = &region, .numbers = 64, .pages = PAGES};
+	static struct regions regions = {.count = 1, .at = &region, .numbers = 64};
 	unsigned char raw[WIRE_PREFACE_SIZE], list[WIRE_REGION_SIZE];
 	struct iovec iov = {raw, sizeof(raw)};
 	struct wire_preface preface;
@@ -496,7 +510,7 @@ static void meet_giver(struct giver *giver, enum wire_standing standing)
 	int pair[2];
 
 	region.len = giver->memory.len;
-	region.pages = PAGES;
+	region.pages = regions.pages = giver->pages;
 	regions.page_size = page_size;
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	channel_init(&giver->channel, WIRE_SOURCE, &regions);
@@ -528,13 +542,11 @@ static void part_giver(struct giver *giver)
 	CHECK_EQ(pthread_join(giver->thread, NULL), 0);
 }
 
-/* The connection breaks when the commit has been sent, and nothing has come back. */
-static void leave_in_doubt(struct giver *giver)
+/* From the end of precopy until the source has given the program away. */
+static void take_commit(struct giver *giver)
 {
 	struct wire_message message;
 
-	open_giver(giver);
-	meet_giver(giver, WIRE_FRESH);
 	expect_message(giver, WIRE_ARM, &message);
 	CHECK_EQ(uf_source_owner(giver->source), UF_OWNER_SOURCE);
 	CHECK_EQ(channel_tell(&giver->channel, WIRE_ARMED, 0), 0);
@@ -543,6 +555,14 @@ static void leave_in_doubt(struct giver *giver)
 	expect_message(giver, WIRE_STOPPED, &message);
 	CHECK_EQ(channel_tell(&giver->channel, WIRE_PREPARED, 0), 0);
 	expect_message(giver, WIRE_COMMIT, &message);
+}
+
+/* The connection breaks when the commit has been sent, and nothing has come back. */
+static void leave_in_doubt(struct giver *giver)
+{
+	open_giver(giver);
+	meet_giver(giver, WIRE_FRESH);
+	take_commit(giver);
 	part_giver(giver);
 	CHECK_EQ(giver->result, -ENOTCONN);
 	CHECK_EQ(uf_source_owner(giver->source), UF_OWNER_IN_DOUBT);
@@ -615,4 +635,82 @@ TEST(doubt_ends_with_a_reclaim, "Who knows that the destination never began can 
 	CHECK_EQ(giver.resumes, 1);
 	CHECK_EQ(uf_source_owner(giver.source), UF_OWNER_SOURCE);
 	uf_source_close(giver.source);
+}
+
+/* ---- what it sends, and when ---- */
+
+/* The next message; what follows it is passed over. */
+static enum wire_type pass_over(struct giver *giver, struct wire_message *message)
+{
+	static char body[WIRE_RUN];
+
+	CHECK_EQ(channel_receive(&giver->channel, message), 0);
+	CHECK_EQ(channel_receive_body(&giver->channel, message, body), 0);
+	return message->type;
+}
+
+static void finish_giver(struct giver *giver)
+{
+	struct wire_message message;
+
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_DONE, 0), 0);
+	expect_message(giver, WIRE_BYE, &message);
+	part_giver(giver);
+	CHECK_EQ(giver->result, 0);
+	uf_source_close(giver->source);
+}
+
+/*
+ * Far more than a connection holds comes behind the zeros, slowly. So the source waits for the bandwidth when the request comes, or for us
+ * to read what it has sent, and still has most of it to send.
+ */
+TEST(zeros_that_are_asked_for_come_at_once,
+     "Zeros that are held back, to make one range of many, are sent as soon as one of them is asked for.")
+{
+	struct giver giver = {.pages = 1024, .bandwidth = 2 << 20, .fill = true};
+	struct wire_message message;
+	bool have = false;
+	unsigned behind = 0;
+
+	open_giver(&giver);
+	meet_giver(&giver, WIRE_FRESH);
+	take_commit(&giver);
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_STARTED, 0), 0);
+	while (pass_over(&giver, &message) != WIRE_PAGES)
+		;
+	CHECK_EQ(channel_send(&giver.channel, &(struct wire_message){.type = WIRE_REQUEST, .at = 5, .count = 1}, NULL),
+	         0);
+	while (pass_over(&giver, &message) != WIRE_ALL_SENT) {
+		have = have || (message.type == WIRE_ZEROS && message.at <= 5 && message.at + message.count > 5);
+		behind += have && message.type == WIRE_PAGES;
+	}
+	CHECK(have);
+	CHECK(behind > 0);
+	finish_giver(&giver);
+}
+
+static void give_zeros(unsigned passes)
+{
+	struct giver giver = {.pages = 65536, .passes = passes, .bandwidth = 65536};
+	struct wire_message message;
+
+	open_giver(&giver);
+	meet_giver(&giver, WIRE_FRESH);
+	if (passes) {
+		while (pass_over(&giver, &message) != WIRE_BARRIER)
+			;
+		CHECK_EQ(channel_tell(&giver.channel, WIRE_REACHED, message.at), 0);
+	}
+	take_commit(&giver);
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_STARTED, 0), 0);
+	while (pass_over(&giver, &message) != WIRE_ALL_SENT)
+		;
+	finish_giver(&giver);
+}
+
+TEST(zeros_cost_no_bandwidth,
+     "Zeros are no bytes, and do not wait for a limit of the bandwidth: otherwise these take an hour.")
+{
+	give_zeros(0);
+	give_zeros(1);
 }
