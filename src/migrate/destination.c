@@ -251,8 +251,10 @@ static void settle(struct uf_destination *destination)
 	int cancels = DESTINATION_CANCELS;
 	uint64_t count;
 
+	pthread_mutex_lock(&destination->lock);
 	if (atomic_compare_exchange_strong(&destination->standing, &cancels, DESTINATION_WAITS))
 		raw_read(destination->wake, &count, sizeof(count));
+	pthread_mutex_unlock(&destination->lock);
 }
 
 static int run(struct uf_destination *destination)
@@ -317,15 +319,19 @@ static void wake(struct uf_destination *destination)
 
 int uf_destination_cancel(struct uf_destination *destination)
 {
-	int waits = DESTINATION_WAITS;
+	int waits = DESTINATION_WAITS, err = 0;
 
 	if (!destination)
 		return -EINVAL;
+	/* Both at once, or the wake-up might come when the cancellation has had its effect, and end what comes after it. */
+	pthread_mutex_lock(&destination->lock);
 	if (!atomic_compare_exchange_strong(&destination->standing, &waits, DESTINATION_CANCELS) &&
 	    waits != DESTINATION_CANCELS)
-		return -EALREADY;
-	wake(destination);
-	return 0;
+		err = -EALREADY;
+	else
+		wake(destination);
+	pthread_mutex_unlock(&destination->lock);
+	return err;
 }
 
 int uf_destination_abandon(struct uf_destination *destination)

@@ -218,7 +218,7 @@ static int open_streams(struct uf_source *source, const int fds[ADDRESS_CONNECTI
 
 	/* All are ours before the first may fail. */
 	for (unsigned i = 0; i < source->connections; i++)
-		stream_open(&source->channels[i].stream, fds[i], source->wake, source->options.timeout_ms);
+		stream_open(&source->channels[i].stream, fds[i], source_wake(source), source->options.timeout_ms);
 	for (unsigned i = 0; i < source->connections && !err; i++) {
 		err = tls_greet(source->tls, &source->channels[i].stream, cause);
 		if (err == -EACCES)
@@ -235,7 +235,7 @@ int source_connect(struct uf_source *source, const char *address)
 	unsigned wanted = source->options.flags & UF_MIGRATE_ONE_CONNECTION ? 1 : 2;
 	int fds[ADDRESS_CONNECTIONS], err;
 
-	err = address_connect(address, fds, wanted, source->options.timeout_ms, source->wake);
+	err = address_connect(address, fds, wanted, source->options.timeout_ms, source_wake(source));
 	if (err < 0)
 		return err;
 	source->connections = (unsigned)err;

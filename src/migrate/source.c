@@ -75,6 +75,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
 		return -ENOMEM;
 	source->fresh = true;
 	source->sender.pagemap = -1;
+	pthread_mutex_init(&source->cancel, NULL);
 	source->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = source->wake < 0 ? -errno : 0;
 	tally_init(&source->tally);
@@ -111,6 +112,7 @@ void uf_source_close(struct uf_source *source)
 	regions_drop(&source->regions);
 	if (source->wake >= 0)
 		close(source->wake);
+	pthread_mutex_destroy(&source->cancel);
 	tally_destroy(&source->tally);
 	free(source);
 }
@@ -162,11 +164,13 @@ static void forget(struct uf_source *source)
 {
 	uint64_t count;
 
+	pthread_mutex_lock(&source->cancel);
 	atomic_store(&source->standing, SOURCE_OWNS);
-	source->fresh = true;
-	source->passes = 0;
 	if (read(source->wake, &count, sizeof(count)) < 0)
 		count = 0;
+	pthread_mutex_unlock(&source->cancel);
+	source->fresh = true;
+	source->passes = 0;
 	tally_phase(&source->tally, UF_MIGRATE_CANCELED);
 }
 
@@ -217,15 +221,18 @@ int uf_source_run(struct uf_source *source, const char *address)
 
 int uf_source_cancel(struct uf_source *source)
 {
-	int owns = SOURCE_OWNS;
+	int owns = SOURCE_OWNS, err = 0;
 	uint64_t one = 1;
 
 	if (!source)
 		return -EINVAL;
+	pthread_mutex_lock(&source->cancel);
 	if (!atomic_compare_exchange_strong(&source->standing, &owns, SOURCE_CANCELS) && owns != SOURCE_CANCELS)
-		return -EALREADY;
-	raw_syscall3(SYS_write, source->wake, (long)&one, sizeof(one));
-	return 0;
+		err = -EALREADY;
+	else
+		raw_syscall3(SYS_write, source->wake, (long)&one, sizeof(one));
+	pthread_mutex_unlock(&source->cancel);
+	return err;
 }
 
 enum uf_migrate_owner uf_source_owner(const struct uf_source *source)

@@ -42,7 +42,8 @@ struct uf_source {
 	struct tls_settings *tls; /* NULL: none */
 	struct tally tally;
 	_Atomic int standing;
-	int wake; /* eventfd: readable once cancelled */
+	int wake;               /* eventfd: readable once cancelled */
+	pthread_mutex_t cancel; /* over SOURCE_CANCELS and `wake`, which come together and go together */
 
 	/* The rest belongs to the thread of uf_source_run(), but for what threads of its own share as it is said there. */
 	bool fresh; /* no destination has been agreed with */
@@ -79,6 +80,14 @@ static inline struct channel *source_requests(struct uf_source *source)
 static inline int source_standing(const struct uf_source *source)
 {
 	return atomic_load(&source->standing);
+}
+
+/* What ends a wait. Once the program is given away nothing does: that somebody has called is not that the destination has declined. */
+static inline int source_wake(const struct uf_source *source)
+{
+	int standing = source_standing(source);
+
+	return standing == SOURCE_OWNS || standing == SOURCE_CANCELS ? source->wake : -1;
 }
 
 /*

@@ -10,7 +10,9 @@
 #include "base/bitmap.h"
 #include "base/crc32c.h"
 #include "migrate/channel.h"
+#include "migrate/destination.h"
 #include "migrate/limit.h"
+#include "migrate/source.h"
 #include "support/memory.h"
 #include "support/test.h"
 
@@ -272,18 +274,13 @@ static struct regions target_regions(const struct target *target, struct region 
 	return (struct regions){.count = 1, .at = region, .numbers = 64, .pages = PAGES, .page_size = page_size};
 }
 
-static void open_target(struct target *target)
+/* A connection to it, over which it waits for a source. */
+static void connect_target(struct target *target)
 {
-	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .arg = target};
-	struct uf_migrate_region region = {.name = "memory"};
 	static struct region list;
 	static struct regions regions;
 	int pair[2];
 
-	target->memory = memory_map(MEMORY_ANON, PAGES);
-	region.addr = target->memory.at;
-	region.len = target->memory.len;
-	CHECK_EQ(uf_destination_open(&target->destination, &region, 1, &options), 0);
 	regions = target_regions(target, &list);
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	channel_init(&target->channel, WIRE_DESTINATION, &regions);
@@ -292,33 +289,68 @@ static void open_target(struct target *target)
 	CHECK_EQ(pthread_create(&target->thread, NULL, run_target, target), 0);
 }
 
-/* Up to where memory may be sent. */
-static void greet_target(struct target *target)
+static void open_target(struct target *target)
+{
+	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .arg = target};
+	struct uf_migrate_region region = {.name = "memory"};
+
+	target->memory = memory_map(MEMORY_ANON, PAGES);
+	region.addr = target->memory.at;
+	region.len = target->memory.len;
+	CHECK_EQ(uf_destination_open(&target->destination, &region, 1, &options), 0);
+	connect_target(target);
+}
+
+/* A source of the migration `id` stands there; where the destination says that it does. */
+static enum wire_standing present(struct target *target, const char *id, enum wire_standing standing)
 {
 	struct wire_preface preface = {.lowest = 1,
 	                               .highest = 1,
 	                               .role = WIRE_SOURCE,
 	                               .channels = 1,
+	                               .standing = standing,
 	                               .page_size = (uint32_t)page_size,
-	                               .timeout_ms = 10000,
-	                               .id = "somebody"};
-	unsigned char raw[WIRE_PREFACE_SIZE], region[WIRE_REGION_SIZE];
+	                               .timeout_ms = 10000};
+	unsigned char raw[WIRE_PREFACE_SIZE];
 	struct iovec iov = {raw, sizeof(raw)};
-	struct wire_message message = {.type = WIRE_REGIONS, .count = 1, .length = sizeof(region)};
 
+	memcpy(preface.id, id, strlen(id));
 	wire_write_preface(raw, &preface);
 	CHECK_EQ(stream_send(&target->channel.stream, &iov, 1), 0);
 	CHECK_EQ(stream_receive(&target->channel.stream, raw, sizeof(raw)), 0);
+	CHECK_EQ(wire_read_preface(&preface, raw), 0);
+	CHECK_EQ(preface.refusal, 0);
+	return preface.standing;
+}
+
+static void agree_target(struct target *target)
+{
+	struct wire_message message = {.type = WIRE_REGIONS, .count = 1, .length = WIRE_REGION_SIZE};
+	unsigned char region[WIRE_REGION_SIZE];
+
 	wire_write_region(region, target->channel.regions->at);
 	CHECK_EQ(channel_send(&target->channel, &message, region), 0);
 	CHECK_EQ(channel_receive(&target->channel, &message), 0);
 	CHECK_EQ(message.type, WIRE_ACCEPT);
 }
 
+/* Up to where memory may be sent. */
+static void greet_target(struct target *target)
+{
+	CHECK_EQ(present(target, "somebody", WIRE_FRESH), WIRE_FRESH);
+	agree_target(target);
+}
+
+static int part_target(struct target *target)
+{
+	channel_destroy(&target->channel);
+	CHECK_EQ(pthread_join(target->thread, NULL), 0);
+	return target->result;
+}
+
 static int end_target(struct target *target)
 {
-	stream_close(&target->channel.stream);
-	CHECK_EQ(pthread_join(target->thread, NULL), 0);
+	part_target(target);
 	uf_destination_close(target->destination);
 	CHECK_EQ(munmap(target->memory.at, target->memory.len), 0);
 	return target->result;
@@ -425,6 +457,53 @@ TEST(nonsense_does_no_harm,
 		/* The memory lies between pages that cannot be touched, and nobody else's has been written to. */
 		CHECK(end_target(&target) < 0);
 	}
+}
+
+/* ---- a destination that is asked by a source which is not the one that it has ---- */
+
+static void tell_target(struct target *target, enum wire_type type, enum wire_type answer)
+{
+	struct wire_message message;
+
+	CHECK_EQ(channel_tell(&target->channel, type, 0), 0);
+	CHECK_EQ(channel_receive(&target->channel, &message), 0);
+	CHECK_EQ(message.type, answer);
+}
+
+TEST(what_became_of_another_is_no_concern, "A source that asks for a migration which was cancelled is told so, and the "
+                                           "program that has come since is left alone.")
+{
+	static const char page[65536] = {0x11, 0x11};
+	struct target target = {.starts = 0};
+
+	open_target(&target);
+	CHECK_EQ(present(&target, "first", WIRE_FRESH), WIRE_FRESH);
+	agree_target(&target);
+	tell_target(&target, WIRE_ARM, WIRE_ARMED);
+	tell_target(&target, WIRE_STOPPED, WIRE_PREPARED);
+	CHECK_EQ(uf_destination_cancel(target.destination), 0);
+	CHECK_EQ(part_target(&target), -ECANCELED);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "second", WIRE_FRESH), WIRE_FRESH);
+	agree_target(&target);
+	CHECK_EQ(channel_send(&target.channel,
+	                      &(struct wire_message){.type = WIRE_PAGES, .count = 1, .length = (uint32_t)page_size},
+	                      page),
+	         0);
+	tell_target(&target, WIRE_ARM, WIRE_ARMED);
+	tell_target(&target, WIRE_STOPPED, WIRE_PREPARED);
+	tell_target(&target, WIRE_COMMIT, WIRE_STARTED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	target.memory.at[1] = 0x22;
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "first", WIRE_COMMITTED), WIRE_CANCELED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	CHECK_EQ(uf_destination_owner(target.destination), UF_OWNER_DESTINATION);
+	CHECK_EQ(target.memory.at[1], 0x22);
+	CHECK_EQ(target.starts, 1);
+	uf_destination_close(target.destination);
 }
 
 /* ---- a source whose destination is played by the test: the moment of the commit ---- */
@@ -637,8 +716,6 @@ TEST(doubt_ends_with_a_reclaim, "Who knows that the destination never began can 
 	uf_source_close(giver.source);
 }
 
-/* ---- what it sends, and when ---- */
-
 /* The next message; what follows it is passed over. */
 static enum wire_type pass_over(struct giver *giver, struct wire_message *message)
 {
@@ -659,6 +736,30 @@ static void finish_giver(struct giver *giver)
 	CHECK_EQ(giver->result, 0);
 	uf_source_close(giver->source);
 }
+
+TEST(nothing_ends_doubt_but_the_destination, "What wakes a source that has given the program away is not taken for the "
+                                             "destination's word that it has not begun.")
+{
+	struct giver giver = {.stops = 0};
+	struct wire_message message;
+	uint64_t one = 1;
+
+	open_giver(&giver);
+	meet_giver(&giver, WIRE_FRESH);
+	take_commit(&giver);
+	/* As of a cancellation that came before, and is noticed late; and longer than a wait that was woken goes on. */
+	CHECK_EQ(write(giver.source->wake, &one, sizeof(one)), sizeof(one));
+	usleep((STREAM_GRACE_MS + 500) * 1000);
+	CHECK_EQ(giver.resumes, 0);
+	CHECK_EQ(uf_source_owner(giver.source), UF_OWNER_IN_DOUBT);
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_STARTED, 0), 0);
+	while (pass_over(&giver, &message) != WIRE_ALL_SENT)
+		;
+	finish_giver(&giver);
+	CHECK_EQ(giver.resumes, 0);
+}
+
+/* ---- what it sends, and when ---- */
 
 /*
  * Far more than a connection holds comes behind the zeros, slowly. So the source waits for the bandwidth when the request comes, or for us
