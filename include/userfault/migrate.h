@@ -282,8 +282,8 @@ int uf_destination_address(const struct uf_destination *destination, char *addre
  *
  * 0             complete: all memory is here and ordinary memory again
  * -ENOTCONN     (fd:) the connection broke. Call again to go on. After start() the program runs on meanwhile
- * -ECANCELED    by uf_destination_cancel() or by the source, before start(). Called again it waits for a new one. After
- *               uf_destination_cancel() while the source was in doubt, it tells it so first
+ * -ECANCELED    by uf_destination_cancel() or by the source, before start(). Called again it waits for a new one. A
+ *               source that was in doubt then hears of it when it asks: of the last 16 cancellations
  * -EHOSTDOWN    the source was given up, and what was missing is poisoned
  * -EPROTONOSUPPORT, -EPROTO, -EBADMSG, -EACCES  (fd:) as for uf_source_run()
  * -EINVAL       no such form of address; NULL and it does not listen

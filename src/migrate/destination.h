@@ -43,6 +43,9 @@ enum stage {
 	STAGE_READY,   /* the source may commit at any moment, or has */
 };
 
+/* Migrations that were cancelled when their sources might have committed, and that may still be asked about. */
+#define CANCELED 16
+
 struct uf_destination {
 	struct regions regions;
 	struct uf_destination_options options;
@@ -63,8 +66,8 @@ struct uf_destination {
 	/* The receiver's. */
 	enum stage stage;
 	uint8_t id[16];
-	bool has_canceled; /* there is a migration that was cancelled when its source might have committed */
-	uint8_t canceled_id[16];
+	unsigned canceled; /* how many; the last of them are kept */
+	uint8_t canceled_ids[CANCELED][16];
 	struct channel channels[2];
 	unsigned connections; /* of this time */
 	unsigned beat_ms;     /* the source must hear something at least so often */

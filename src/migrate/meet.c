@@ -78,6 +78,14 @@ static bool is_ours(const struct uf_destination *destination, const struct wire_
 	return destination->stage != STAGE_EMPTY && !memcmp(destination->id, preface->id, sizeof(preface->id));
 }
 
+static bool was_canceled(const struct uf_destination *destination, const uint8_t id[16])
+{
+	for (unsigned i = 0; i < destination->canceled && i < CANCELED; i++)
+		if (!memcmp(destination->canceled_ids[i], id, sizeof(destination->id)))
+			return true;
+	return false;
+}
+
 /* Whether this source may come, as far as where the two stand is concerned; and what we answer. */
 static enum wire_refusal judge_standing(const struct uf_destination *destination, const struct wire_preface *preface,
                                         enum wire_standing *answer)
@@ -87,7 +95,7 @@ static enum wire_refusal judge_standing(const struct uf_destination *destination
 
 	switch (preface->standing) {
 	case WIRE_COMMITTED:
-		if (destination->has_canceled && !memcmp(destination->canceled_id, preface->id, sizeof(preface->id))) {
+		if (was_canceled(destination, preface->id)) {
 			*answer = WIRE_CANCELED;
 			return WIRE_ACCEPTED;
 		}

@@ -280,10 +280,9 @@ static int cancel(struct uf_destination *destination)
 		channel_reason(&destination->channels[0], WIRE_CANCEL, WIRE_ACCEPTED, "cancelled at the destination");
 		stream_finish(&destination->channels[0].stream, STREAM_GRACE_MS);
 	}
-	if (destination->stage == STAGE_READY) {
-		destination->has_canceled = true;
-		memcpy(destination->canceled_id, destination->id, sizeof(destination->id));
-	}
+	if (destination->stage == STAGE_READY)
+		memcpy(destination->canceled_ids[destination->canceled++ % CANCELED], destination->id,
+		       sizeof(destination->id));
 	return -ECANCELED;
 }
 

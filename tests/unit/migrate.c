@@ -470,6 +470,35 @@ static void tell_target(struct target *target, enum wire_type type, enum wire_ty
 	CHECK_EQ(message.type, answer);
 }
 
+/* A migration that the destination cancels when it has said that it is ready. */
+static void cancel_when_ready(struct target *target, const char *id)
+{
+	CHECK_EQ(present(target, id, WIRE_FRESH), WIRE_FRESH);
+	agree_target(target);
+	tell_target(target, WIRE_ARM, WIRE_ARMED);
+	tell_target(target, WIRE_STOPPED, WIRE_PREPARED);
+	CHECK_EQ(uf_destination_cancel(target->destination), 0);
+	CHECK_EQ(part_target(target), -ECANCELED);
+}
+
+TEST(each_source_in_doubt_is_told, "Of several migrations that were cancelled each source hears so, if it asks.")
+{
+	static const char *const sources[] = {"first", "second", "third"};
+	struct target target = {.starts = 0};
+
+	open_target(&target);
+	for (int i = 0; i < 3; i++) {
+		cancel_when_ready(&target, sources[i]);
+		connect_target(&target);
+	}
+	for (int i = 0; i < 3; i++) {
+		CHECK_EQ(present(&target, sources[i], WIRE_COMMITTED), WIRE_CANCELED);
+		CHECK_EQ(part_target(&target), -ECANCELED);
+		connect_target(&target);
+	}
+	end_target(&target);
+}
+
 TEST(what_became_of_another_is_no_concern, "A source that asks for a migration which was cancelled is told so, and the "
                                            "program that has come since is left alone.")
 {
@@ -477,13 +506,7 @@ TEST(what_became_of_another_is_no_concern, "A source that asks for a migration w
 	struct target target = {.starts = 0};
 
 	open_target(&target);
-	CHECK_EQ(present(&target, "first", WIRE_FRESH), WIRE_FRESH);
-	agree_target(&target);
-	tell_target(&target, WIRE_ARM, WIRE_ARMED);
-	tell_target(&target, WIRE_STOPPED, WIRE_PREPARED);
-	CHECK_EQ(uf_destination_cancel(target.destination), 0);
-	CHECK_EQ(part_target(&target), -ECANCELED);
-
+	cancel_when_ready(&target, "first");
 	connect_target(&target);
 	CHECK_EQ(present(&target, "second", WIRE_FRESH), WIRE_FRESH);
 	agree_target(&target);
