@@ -192,6 +192,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  * -EBUSY        the destination has, or may still be given, the program of another source
  * -EACCES       TLS: the peer is not who it should be. (That we are not, the peer says too late in TLS 1.3 to be told from -ENOTCONN)
  * -EINVAL       no such form of address
+ * -EFAULT       a part of the memory cannot be read
  * -EALREADY     complete already
  * Also what stop() returns, and what uf_dirty_open() and uf_dirty_track() answer, if there are to be passes.
  * What came of it in terms of ownership is told by uf_source_owner().
@@ -287,6 +288,8 @@ int uf_destination_address(const struct uf_destination *destination, char *addre
  * -EHOSTDOWN    the source was given up, and what was missing is poisoned
  * -EPROTONOSUPPORT, -EPROTO, -EBADMSG, -EACCES  (fd:) as for uf_source_run()
  * -EINVAL       no such form of address; NULL and it does not listen
+ * -EFAULT       a part of the memory cannot be written to; the source has been told
+ * -EMFILE, -ENFILE, -ENOMEM  no connection can be accepted now. Call again
  * -EALREADY     complete, or given up, already
  */
 int uf_destination_run(struct uf_destination *destination, const char *connected);

@@ -20,23 +20,12 @@ struct meeting {
 	int next; /* of the descriptors that were given */
 };
 
-/* How long to wait for the next, ms; -1: for ever. */
-static int patience(const struct meeting *meeting, bool half)
-{
-	uint64_t now = now_ns();
-
-	if (half)
-		return (int)GREETING;
-	if (!meeting->deadline)
-		return -1;
-	return now < meeting->deadline ? (int)((meeting->deadline - now) / 1000000) + 1 : 0;
-}
-
 /* -EAGAIN: of two connections the one that is here has ended, or the other does not come. */
 static int accept_one(struct meeting *meeting)
 {
 	struct uf_destination *destination = meeting->destination;
 	bool half = meeting->here[0] || meeting->here[1];
+	uint64_t until = half ? deadline_in(GREETING) : meeting->deadline;
 	struct pollfd fds[3] = {
 		{.fd = destination->listener, .events = POLLIN},
 		{.fd = destination->wake, .events = POLLIN},
@@ -45,7 +34,7 @@ static int accept_one(struct meeting *meeting)
 	};
 
 	for (;;) {
-		int count = poll(fds, 3, patience(meeting, half)), fd;
+		int count = poll(fds, 3, until ? deadline_left(until) : -1), fd;
 
 		if (count < 0 && errno == EINTR)
 			continue;
@@ -237,7 +226,9 @@ static int gather(struct meeting *meeting)
 		if (err < 0)
 			return err;
 		stream = (struct stream){.fd = -1};
-		stream_open(&stream, err, destination->wake, !given && timeout > GREETING ? GREETING : timeout);
+		stream_open(&stream, err, destination->wake, timeout);
+		if (!given)
+			stream.deadline = deadline_in(timeout > GREETING ? GREETING : timeout);
 		err = greet(meeting, &stream);
 		stream_close(&stream);
 		if (err && given)
@@ -270,7 +261,7 @@ static int take_regions(struct uf_destination *destination)
 		agree = wire_region_agrees((unsigned char *)destination->buffer + i * WIRE_REGION_SIZE,
 		                           &destination->regions.at[i]);
 	if (agree)
-		return channel_tell(channel, WIRE_ACCEPT, 0);
+		return 0;
 	tally_fail(&destination->tally, "a source is refused: other regions");
 	channel_reason(channel, WIRE_REFUSE, WIRE_NO_REGIONS, "other regions");
 	stream_finish(&channel->stream, STREAM_GRACE_MS);
@@ -330,8 +321,6 @@ static int agree(struct meeting *meeting)
 	int err = 0;
 
 	judge_standing(destination, preface, &standing);
-	if (standing == WIRE_FRESH || standing == WIRE_PRECOPY)
-		err = step_back(destination, preface, standing == WIRE_PRECOPY);
 	for (unsigned i = 0; i < destination->connections && !err; i++)
 		err = answer_preface(destination, &destination->channels[i].stream, &meeting->preface[i], standing,
 		                     WIRE_ACCEPTED);
@@ -344,6 +333,11 @@ static int agree(struct meeting *meeting)
 		return -ECONNABORTED;
 	}
 	err = take_regions(destination);
+	/* Not before: a connection that was late, and that the source has given up, gets as far as that. */
+	if (!err && (standing == WIRE_FRESH || standing == WIRE_PRECOPY))
+		err = step_back(destination, preface, standing == WIRE_PRECOPY);
+	if (!err)
+		err = channel_tell(&destination->channels[0], WIRE_ACCEPT, 0);
 	for (size_t i = 0; i < destination->regions.count && !err && standing != WIRE_FRESH; i++)
 		err = send_bitmap(destination, &destination->regions.at[i]);
 	return err;
@@ -374,7 +368,7 @@ static int welcome(struct meeting *meeting)
 
 int destination_meet(struct uf_destination *destination, unsigned ms)
 {
-	struct meeting meeting = {.destination = destination, .deadline = ms ? now_ns() + ms * 1000000ull : 0};
+	struct meeting meeting = {.destination = destination, .deadline = ms ? deadline_in(ms) : 0};
 	bool given = destination->fds_count;
 	int err;
 

@@ -106,14 +106,32 @@ static int begin(struct uf_destination *destination, struct channel *channel)
 	return err;
 }
 
+/* The source would come back, and again, if it did not know. */
+static int refuse_memory(struct uf_destination *destination, struct channel *channel, int err)
+{
+	tally_fail(&destination->tally, "the memory cannot be written to");
+	channel_reason(channel, WIRE_REFUSE, WIRE_FAILED, "the memory cannot be written to");
+	stream_finish(&channel->stream, STREAM_GRACE_MS);
+	return err;
+}
+
+static int receive_pages(struct uf_destination *destination, struct channel *channel,
+                         const struct wire_message *message)
+{
+	int err;
+
+	tally_add(&destination->tally.precopy, message->length);
+	err = place_receive(destination, channel, message);
+	return err == -EFAULT ? refuse_memory(destination, channel, err) : err;
+}
+
 static int take_precopy(struct uf_destination *destination, struct channel *channel, const struct wire_message *message)
 {
 	uint64_t first;
 
 	switch (message->type) {
 	case WIRE_PAGES:
-		tally_add(&destination->tally.precopy, message->length);
-		return place_receive(destination, channel, message);
+		return receive_pages(destination, channel, message);
 	case WIRE_ZEROS:
 		first = first_page(destination, message);
 		tally_add(&destination->tally.zero, message->count * (uint64_t)destination->regions.page_size);

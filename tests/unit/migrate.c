@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* What migration is made of: sets of pages, checksums, the wire; and a destination that somebody talks nonsense to. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -470,13 +474,19 @@ static void tell_target(struct target *target, enum wire_type type, enum wire_ty
 	CHECK_EQ(message.type, answer);
 }
 
-/* A migration that the destination cancels when it has said that it is ready. */
-static void cancel_when_ready(struct target *target, const char *id)
+/* From its beginning until the source may commit. */
+static void make_ready(struct target *target, const char *id)
 {
 	CHECK_EQ(present(target, id, WIRE_FRESH), WIRE_FRESH);
 	agree_target(target);
 	tell_target(target, WIRE_ARM, WIRE_ARMED);
 	tell_target(target, WIRE_STOPPED, WIRE_PREPARED);
+}
+
+/* A migration that the destination cancels when it has said that it is ready. */
+static void cancel_when_ready(struct target *target, const char *id)
+{
+	make_ready(target, id);
 	CHECK_EQ(uf_destination_cancel(target->destination), 0);
 	CHECK_EQ(part_target(target), -ECANCELED);
 }
@@ -529,11 +539,60 @@ TEST(what_became_of_another_is_no_concern, "A source that asks for a migration w
 	uf_destination_close(target.destination);
 }
 
+TEST(late_connection_changes_nothing,
+     "A connection that its source has given up, and that comes when the source has committed, takes nothing back.")
+{
+	struct target target = {.starts = 0};
+	struct wire_message message;
+	unsigned char bitmap[8];
+
+	open_target(&target);
+	make_ready(&target, "source");
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	/* All that can be read of it is what it said first. */
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_PRECOPY), WIRE_PRECOPY);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_READY);
+	agree_target(&target);
+	CHECK_EQ(channel_receive(&target.channel, &message), 0);
+	CHECK_EQ(message.type, WIRE_BITMAP);
+	CHECK_EQ(channel_receive_body(&target.channel, &message, bitmap), 0);
+	tell_target(&target, WIRE_COMMIT, WIRE_STARTED);
+	end_target(&target);
+	CHECK_EQ(target.starts, 1);
+}
+
+TEST(memory_that_cannot_be_written_ends_it,
+     "Where the memory cannot be written to the destination says so, and does not wait for another connection.")
+{
+	static const char page[65536];
+	struct target target = {.starts = 0};
+	struct wire_message message;
+	char reason[REASON_SIZE];
+
+	open_target(&target);
+	greet_target(&target);
+	CHECK_EQ(mprotect(target.memory.at, target.memory.len, PROT_READ), 0);
+	CHECK_EQ(channel_send(&target.channel,
+	                      &(struct wire_message){.type = WIRE_PAGES, .count = 1, .length = (uint32_t)page_size},
+	                      page),
+	         0);
+	CHECK_EQ(channel_receive(&target.channel, &message), 0);
+	CHECK_EQ(message.type, WIRE_REFUSE);
+	CHECK_EQ(message.count, WIRE_FAILED);
+	CHECK_EQ(channel_receive_reason(&target.channel, &message, reason), 0);
+	CHECK_EQ(end_target(&target), -EFAULT);
+}
+
 /* ---- a source whose destination is played by the test: the moment of the commit ---- */
 
 struct giver {
 	size_t pages; /* 0: PAGES */
-	unsigned passes;
+	unsigned passes, timeout_ms;
 	uint64_t bandwidth;
 	bool fill; /* half of them, from the second quarter on, is not zero */
 
@@ -569,6 +628,7 @@ static void open_giver(struct giver *giver)
 		.size = sizeof(options),
 		.passes = giver->passes,
 		.bandwidth = giver->bandwidth,
+		.timeout_ms = giver->timeout_ms,
 		.stop = giver_stop,
 		.resume = giver_resume,
 		.arg = giver,
@@ -780,6 +840,89 @@ TEST(nothing_ends_doubt_but_the_destination, "What wakes a source that has given
 		;
 	finish_giver(&giver);
 	CHECK_EQ(giver.resumes, 0);
+}
+
+/* ---- peers that say nothing, or hardly anything ---- */
+
+static void nothing(int number)
+{
+	(void)number;
+}
+
+/* Signals, as of a profiler, far more often than the source's patience lasts. */
+static void *send_signals(void *arg)
+{
+	pthread_t *to = arg;
+
+	for (;;) {
+		usleep(10000);
+		pthread_kill(*to, SIGUSR1);
+	}
+	return NULL;
+}
+
+TEST(silence_is_noticed_among_signals,
+     "A peer that says nothing is given up in time, however many signals come meanwhile.")
+{
+	struct giver giver = {.timeout_ms = 300};
+	struct sigaction action = {.sa_handler = nothing};
+	pthread_t self = pthread_self(), signals;
+	char address[32];
+	int pair[2];
+
+	open_giver(&giver);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	snprintf(address, sizeof(address), "fd:%d", pair[1]);
+	CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+	CHECK_EQ(pthread_create(&signals, NULL, send_signals, &self), 0);
+	CHECK_EQ(uf_source_run(giver.source, address), -ENOTCONN);
+	CHECK_EQ(pthread_cancel(signals), 0);
+	CHECK_EQ(pthread_join(signals, NULL), 0);
+	uf_source_close(giver.source);
+}
+
+static void *run_listening(void *arg)
+{
+	struct target *target = arg;
+
+	target->result = uf_destination_run(target->destination, NULL);
+	return NULL;
+}
+
+TEST(who_says_it_slowly_is_not_waited_for,
+     "Who connects and says who he is byte by byte, each just in time, does not keep the others waiting.")
+{
+	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .timeout_ms = 300};
+	struct uf_migrate_region region = {.name = "memory"};
+	struct target target = {.starts = 0};
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	unsigned char preface[WIRE_PREFACE_SIZE] = "UFMIGRAT";
+	int fd = socket(AF_INET, SOCK_STREAM, 0), sent = 0;
+	char address[64];
+
+	options.arg = &target;
+	target.memory = memory_map(MEMORY_ANON, PAGES);
+	region.addr = target.memory.at;
+	region.len = target.memory.len;
+	CHECK_EQ(uf_destination_open(&target.destination, &region, 1, &options), 0);
+	CHECK_EQ(uf_destination_listen(target.destination, "tcp://127.0.0.1:0"), 0);
+	CHECK_EQ(uf_destination_address(target.destination, address, sizeof(address)), 0);
+	at.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+	CHECK_EQ(pthread_create(&target.thread, NULL, run_listening, &target), 0);
+	CHECK_EQ(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	for (; sent < WIRE_PREFACE_SIZE; sent++) {
+		struct pollfd end = {.fd = fd, .events = POLLIN};
+
+		CHECK(send(fd, preface + sent, 1, MSG_NOSIGNAL) == 1 || sent);
+		if (poll(&end, 1, 50))
+			break;
+	}
+	CHECK(sent < WIRE_PREFACE_SIZE - 1);
+	close(fd);
+	CHECK_EQ(uf_destination_cancel(target.destination), 0);
+	CHECK_EQ(pthread_join(target.thread, NULL), 0);
+	CHECK_EQ(target.result, -ECANCELED);
+	uf_destination_close(target.destination);
 }
 
 /* ---- what it sends, and when ---- */
