@@ -55,7 +55,7 @@ struct uf_destination;
 
 /*
  * Memory that moves. Both sides name the same regions in the same order, with the same lengths, and FIXED or not. Address and length are multiples
- * of the system's page, which must be of one size on both. No huge pages of hugetlbfs.
+ * of the system's page, which must be of one size on both. No huge pages of hugetlbfs, and no private mappings of files.
  */
 struct uf_migrate_region {
 	const char *name; /* the two agree by it: 1 to UF_MIGRATE_NAME bytes. Copied */
@@ -168,7 +168,8 @@ struct uf_source_options {
  * uf_source_open - of what is to be moved; nothing happens to it yet
  *
  * opts must be there.
- * -EINVAL   no region, or too many; a name that is empty, too long, or there twice; not aligned; regions that overlap; unknown flag; a
+ * -EINVAL   no region, or too many; a name that is empty, too long, or there twice; not aligned; regions that overlap; unknown flag;
+ *           shared memory that is not said to be, or a mapping of a file that is not shared; a
  *           `resume` without a `stop`, or the other way round; a bandwidth that is too small
  * -E2BIG    as uf_open()
  * -EOPNOTSUPP  TLS, and its module is not there
@@ -258,7 +259,7 @@ struct uf_destination_options {
  * System calls of the program may use missing memory where the kernel's userfaultfd is had with full rights. Otherwise (UF_OPEN_USER_MODE_ONLY,
  * the user engine) they fail with EFAULT there: touch it before.
  *
- * As uf_source_open(), and what uf_open() answers. -EINVAL also: start is NULL.
+ * As uf_source_open(), and what uf_open() answers. -EINVAL also: start is NULL; memory to which no single pages can be delivered.
  */
 int uf_destination_open(struct uf_destination **out, const struct uf_migrate_region *regions, size_t count,
                         const struct uf_destination_options *opts);

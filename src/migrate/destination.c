@@ -122,6 +122,8 @@ int uf_destination_open(struct uf_destination **out, const struct uf_migrate_reg
 	if (!err)
 		err = regions_take(&destination->regions, regions, count);
 	if (!err)
+		err = regions_check_kinds(&destination->regions);
+	if (!err)
 		err = take_options(destination, opts);
 	if (!err)
 		err = make_memory(destination);
@@ -131,6 +133,8 @@ int uf_destination_open(struct uf_destination **out, const struct uf_migrate_reg
 		destination->engine = uf_way(destination->uf) == UF_WAY_USER_ENGINE ? UF_ENGINE_USER : UF_ENGINE_KERNEL;
 	if (!err)
 		err = empty_regions(destination);
+	if (!err)
+		err = place_try(destination);
 	if (err) {
 		uf_destination_close(destination);
 		return err;

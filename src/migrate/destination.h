@@ -146,6 +146,9 @@ int place_zeros(struct uf_destination *destination, uint64_t from, uint64_t end)
 int place_poison(struct uf_destination *destination, uint64_t from, uint64_t end);
 int place_poison_missing(struct uf_destination *destination);
 
+/* Whether the memory can be registered, as far as a page of each region tells: before anybody has sent anything. */
+int place_try(struct uf_destination *destination);
+
 /* Registers the memory; undoes that; undoes it for good. */
 int place_arm(struct uf_destination *destination);
 void place_disarm(struct uf_destination *destination);

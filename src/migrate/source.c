@@ -84,6 +84,8 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
 	if (!err)
 		err = regions_take(&source->regions, regions, count);
 	if (!err)
+		err = regions_check_kinds(&source->regions);
+	if (!err)
 		err = take_options(source, opts);
 	if (!err)
 		err = make_bitmaps(source);

@@ -12,6 +12,7 @@
 #include "command.h"
 #include "support/actor.h"
 #include "support/folder.h"
+#include "support/memory.h"
 #include "support/migrated.h"
 #include "support/test.h"
 
@@ -480,6 +481,55 @@ TEST(bad_arguments_are_refused, "What makes no sense is -EINVAL, and leaves noth
 	CHECK_EQ(uf_source_run(migrated->source, "tcp://127.0.0.1:1"), -ENOTCONN);
 	CHECK_EQ(uf_source_reclaim(migrated->source), -EALREADY);
 	source_gone(migrated);
+}
+
+static void begin_nothing(void *arg, const void *state, size_t len)
+{
+	(void)arg;
+	(void)state;
+	(void)len;
+}
+
+/* What is answered when a migration of this memory is to be received, or sent. */
+static int open_both(enum memory_source source, unsigned flags, int sent)
+{
+	struct memory memory = memory_map(source, 2);
+	struct uf_migrate_region region = {.name = "memory", .addr = memory.at, .len = memory.len, .flags = flags};
+	struct uf_destination_options there = {
+		.size = sizeof(there), .engine = migrated_engine(), .start = begin_nothing};
+	struct uf_source_options here = {.size = sizeof(here)};
+	struct uf_destination *destination = NULL;
+	struct uf_source *giver = NULL;
+	int err;
+
+	CHECK_EQ(uf_source_open(&giver, &region, 1, &here), sent);
+	uf_source_close(giver);
+	err = uf_destination_open(&destination, &region, 1, &there);
+	uf_destination_close(destination);
+	return err;
+}
+
+TEST(memory_is_what_it_is_said_to_be, "Memory that is not of the kind that its flags say is refused: what was never "
+                                      "touched of it would be taken for zeros.")
+{
+	CHECK_EQ(open_both(MEMORY_ANON, 0, 0), 0);
+	CHECK_EQ(open_both(MEMORY_DEV_ZERO_PRIVATE, 0, 0), 0);
+	for (int source = MEMORY_SHARED_ANON; source <= MEMORY_TMPFS; source++) {
+		if (source == MEMORY_MEMFD_PRIVATE)
+			continue;
+		CHECK_EQ(open_both(source, UF_MIGRATE_SHARED, 0), 0);
+		CHECK_EQ(open_both(source, 0, -EINVAL), -EINVAL);
+	}
+	CHECK_EQ(open_both(MEMORY_MEMFD_PRIVATE, 0, -EINVAL), -EINVAL);
+	CHECK_EQ(open_both(MEMORY_SYSV, 0, -EINVAL), -EINVAL);
+}
+
+TEST(huge_pages_are_refused, "Huge pages of hugetlbfs are refused when the destination is opened, and not when the "
+                             "program has been given away.")
+{
+	CHECK_EQ(open_both(MEMORY_HUGE_ANON, 0, -EINVAL), -EINVAL);
+	CHECK_EQ(open_both(MEMORY_HUGE_SHARED, UF_MIGRATE_SHARED, 0), -EINVAL);
+	CHECK_EQ(open_both(MEMORY_HUGE_MEMFD, UF_MIGRATE_SHARED, 0), -EINVAL);
 }
 
 /*
