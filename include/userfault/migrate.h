@@ -131,7 +131,8 @@ struct uf_migrate_tls {
 struct uf_source_options {
 	size_t size; /* sizeof(struct uf_source_options): the structure grows only at its end */
 	unsigned flags;
-	unsigned passes; /* of precopy at most; 0: none, and then nothing needs to be tracked */
+	/* Of precopy at most; 0: none, and then nothing needs to be tracked. One that a broken connection interrupts is gone on with */
+	unsigned passes;
 	/*
 	 * The passes end early when less than so many bytes were written to during one (0: 1 MiB), or more than three quarters of what
 	 * was during the one before: they do not get ahead of the program.
@@ -242,7 +243,7 @@ struct uf_destination_options {
 	 * returns; pages come all the same. `state` is valid until it returns.
 	 */
 	void (*start)(void *arg, const void *state, size_t len);
-	/* As for the source. */
+	/* As for the source; of changes that follow one another at once, it is told of the last. */
 	void (*progress)(void *arg, const struct uf_migrate_statistics *stats);
 	void (*failed)(void *arg, const char *cause);
 	void *arg;

@@ -51,7 +51,16 @@ int address_descriptors(const char *address, int fds[ADDRESS_CONNECTIONS])
 		if (*end != ',')
 			break;
 	}
-	return *end ? -EINVAL : count;
+	/* One that is there twice would be closed twice. */
+	return *end || (count == 2 && fds[0] == fds[1]) ? -EINVAL : count;
+}
+
+void address_discard(const char *address)
+{
+	int fds[ADDRESS_CONNECTIONS], count = address_descriptors(address, fds);
+
+	for (int i = 0; i < count; i++)
+		close(fds[i]);
 }
 
 static int unix_address(struct sockaddr_un *to, const char *path)

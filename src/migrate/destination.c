@@ -277,6 +277,7 @@ static int run(struct uf_destination *destination)
 	err = destination->result;
 	pthread_mutex_unlock(&destination->lock);
 	pthread_join(receiver, NULL);
+	tally_tick(&destination->tally);
 	switch (destination_standing(destination)) {
 	case DESTINATION_DONE:
 		tally_phase(&destination->tally, UF_MIGRATE_COMPLETE);
@@ -306,8 +307,8 @@ int uf_destination_run(struct uf_destination *destination, const char *connected
 		err = -EALREADY;
 	if (standing == DESTINATION_CANCELS)
 		err = -ECANCELED;
-	for (int i = 0; err && i < count; i++)
-		close(destination->fds[i]);
+	if (err && connected)
+		address_discard(connected);
 	if (!err)
 		err = run(destination);
 	settle(destination);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "migrate/destination.h"
@@ -196,6 +197,7 @@ static int greet(struct meeting *meeting, struct stream *stream)
 	destination->channels[preface.channel].stream.tls = stream->tls;
 	destination->channels[preface.channel].stream.wake = stream->wake;
 	destination->channels[preface.channel].stream.timeout_ms = destination->options.timeout_ms;
+	tally_add(&destination->tally.wire, stream->bytes);
 	meeting->preface[preface.channel] = preface;
 	meeting->here[preface.channel] = true;
 	stream->fd = -1;
@@ -366,6 +368,15 @@ static int welcome(struct meeting *meeting)
 	return 0;
 }
 
+/* Descriptors that nobody has asked for, as the second one of a source that has one connection. */
+static void drop_rest(struct meeting *meeting)
+{
+	struct uf_destination *destination = meeting->destination;
+
+	while (meeting->next < destination->fds_count)
+		close(destination->fds[meeting->next++]);
+}
+
 int destination_meet(struct uf_destination *destination, unsigned ms)
 {
 	struct meeting meeting = {.destination = destination, .deadline = ms ? deadline_in(ms) : 0};
@@ -379,15 +390,10 @@ int destination_meet(struct uf_destination *destination, unsigned ms)
 			err = welcome(&meeting);
 		else
 			destination->connections = 0;
+		drop_rest(&meeting);
 		if (!err)
 			return 0;
 		destination_part(destination);
-		while (given && meeting.next < destination->fds_count) {
-			struct stream rest = {.fd = -1};
-
-			stream_open(&rest, destination->fds[meeting.next++], -1, 0);
-			stream_close(&rest);
-		}
 		/* A source that was told that it is over: nothing more is to come, or it may be another's turn. */
 		if (err == -ECONNABORTED && (given || ms))
 			return -ECANCELED;

@@ -53,7 +53,7 @@ static int answer(struct postcopy *postcopy, uint64_t from, uint64_t end)
 		err = send_pages(source, &postcopy->sender, channel, from, from + count, false);
 		if (!err)
 			err = send_zeros(source, &postcopy->sender, channel);
-		tally_add(&source->tally.requested, count * source->regions.page_size);
+		tally_add(&source->tally.requested, sender_bytes(&postcopy->sender));
 		from += count;
 	}
 	return err;

@@ -190,6 +190,14 @@ static int take_early(struct uf_destination *destination, struct channel *channe
 
 /* ---- after it has begun ---- */
 
+/* Over the one connection what was asked for comes among all the rest. */
+static uint64_t asked_bytes(const struct uf_destination *destination, uint64_t from, uint64_t end)
+{
+	return destination->connections == 1
+	               ? bitmap_count(destination->asked, from, end) * destination->regions.page_size
+	               : 0;
+}
+
 int destination_take_pages(struct uf_destination *destination, struct channel *channel,
                            const struct wire_message *message, char *buffer)
 {
@@ -205,8 +213,8 @@ int destination_take_pages(struct uf_destination *destination, struct channel *c
 		return place_zeros(destination, from, end);
 	}
 	tally_add(&destination->tally.postcopy, message->length);
-	if (buffer == destination->faults_buffer)
-		tally_add(&destination->tally.requested, message->length);
+	tally_add(&destination->tally.requested,
+	          buffer == destination->faults_buffer ? message->length : asked_bytes(destination, from, end));
 	err = channel_receive_body(channel, message, buffer);
 	return err ? err : place_copy(destination, from, end, buffer);
 }

@@ -67,8 +67,7 @@ static bool is_zero(const void *page, size_t len)
 	return true;
 }
 
-static int tell_zeros(struct uf_source *source, struct sender *sender, struct channel *channel, uint64_t from,
-                      uint64_t end)
+static int tell_zeros(struct uf_source *source, struct channel *channel, uint64_t from, uint64_t end)
 {
 	const struct region *region = regions_of_page(&source->regions, from);
 	int err = 0;
@@ -85,7 +84,6 @@ static int tell_zeros(struct uf_source *source, struct sender *sender, struct ch
 					   .count = count,
 				   },
 		                   NULL);
-		sender->bytes += WIRE_HEADER_SIZE;
 		from += count;
 	}
 	return err;
@@ -96,7 +94,7 @@ int send_zeros(struct uf_source *source, struct sender *sender, struct channel *
 	uint64_t from = sender->zeros_from, end = sender->zeros_end;
 
 	sender->zeros_from = sender->zeros_end = 0;
-	return from < end ? tell_zeros(source, sender, channel, from, end) : 0;
+	return from < end ? tell_zeros(source, channel, from, end) : 0;
 }
 
 static int hold_zeros(struct uf_source *source, struct sender *sender, struct channel *channel, uint64_t from,
@@ -129,7 +127,7 @@ static int send_run(struct uf_source *source, struct sender *sender, struct chan
 	if (live && channel->checksum)
 		bytes = memcpy(sender->copy, bytes, len);
 	tally_add(live ? &source->tally.precopy : &source->tally.postcopy, len);
-	sender->bytes += WIRE_HEADER_SIZE + len;
+	sender->bytes += len;
 	return channel_send(channel, &message, bytes);
 }
 

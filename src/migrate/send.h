@@ -19,7 +19,7 @@ struct sender {
 	uint64_t entries_at, entries_end;
 	char *copy;                     /* of a run that changes while it is sent; or NULL */
 	uint64_t zeros_from, zeros_end; /* page numbers of zeros that have not been told of */
-	uint64_t bytes;                 /* sent since sender_bytes() was asked */
+	uint64_t bytes;                 /* of pages that were sent since sender_bytes() was asked */
 };
 
 int sender_open(struct sender *sender);
@@ -33,7 +33,7 @@ int send_pages(struct uf_source *source, struct sender *sender, struct channel *
                bool live);
 int send_zeros(struct uf_source *source, struct sender *sender, struct channel *channel);
 
-/* What the limit of the bandwidth is to be told: bytes sent since it was asked last. Zeros cost a header for a range of them. */
+/* Of pages that were sent since it was asked last. Of zeros none. */
 static inline uint64_t sender_bytes(struct sender *sender)
 {
 	uint64_t bytes = sender->bytes;

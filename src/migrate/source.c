@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/options.h"
 #include "base/rawsys.h"
+#include "migrate/address.h"
 #include "migrate/source.h"
 
 #define TIMEOUT_MS      30000
@@ -95,6 +96,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
 		uf_source_close(source);
 		return err;
 	}
+	source_begin_anew(source);
 	*out = source;
 	return 0;
 }
@@ -149,6 +151,8 @@ static int go_on(struct uf_source *source)
 		source->stopped = false;
 		break;
 	case WIRE_COMPLETE:
+		if (source_standing(source) == SOURCE_COMMITTED)
+			atomic_store(&source->tally.stopped_ns, now_ns() - source->stopped_ns);
 		channel_tell(&source->channels[0], WIRE_BYE, 0);
 		atomic_store(&source->standing, SOURCE_DONE);
 		tally_phase(&source->tally, UF_MIGRATE_COMPLETE);
@@ -173,6 +177,7 @@ static void forget(struct uf_source *source)
 	pthread_mutex_unlock(&source->cancel);
 	source->fresh = true;
 	source->passes = 0;
+	source->in_pass = false;
 	tally_phase(&source->tally, UF_MIGRATE_CANCELED);
 }
 
@@ -192,8 +197,10 @@ static int clean_up(struct uf_source *source, int err)
 		tally_fail(&source->tally, "%s", tally_word(err));
 	}
 	source_disconnect(source);
-	if (standing != SOURCE_OWNS && standing != SOURCE_CANCELS)
+	if (standing != SOURCE_OWNS && standing != SOURCE_CANCELS) {
+		tally_tick(&source->tally);
 		return err;
+	}
 	source_resume(source);
 	if (err == -ECANCELED)
 		forget(source);
@@ -204,13 +211,16 @@ static int clean_up(struct uf_source *source, int err)
 
 int uf_source_run(struct uf_source *source, const char *address)
 {
-	int err;
+	int standing, err;
 
 	if (!source || !address)
 		return -EINVAL;
-	if (source_standing(source) == SOURCE_DONE)
+	standing = source_standing(source);
+	if (standing == SOURCE_DONE || standing == SOURCE_CANCELS)
+		address_discard(address);
+	if (standing == SOURCE_DONE)
 		return -EALREADY;
-	err = source_standing(source) == SOURCE_CANCELS ? -ECANCELED : source_connect(source, address);
+	err = standing == SOURCE_CANCELS ? -ECANCELED : source_connect(source, address);
 	if (!err)
 		err = source_standing(source) == SOURCE_COMMITTED || source_standing(source) == SOURCE_GAVE
 		              ? go_on(source)
@@ -218,6 +228,7 @@ int uf_source_run(struct uf_source *source, const char *address)
 	if (err)
 		return clean_up(source, err);
 	source_disconnect(source);
+	tally_tick(&source->tally);
 	return 0;
 }
 

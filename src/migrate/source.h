@@ -61,7 +61,8 @@ struct uf_source {
 	enum wire_standing peer_standing; /* as it was when they met */
 	unsigned beat_ms;                 /* the destination must hear something at least so often */
 	uint64_t barriers;
-	unsigned passes; /* that this migration has begun */
+	unsigned passes; /* of this migration, that came to their end */
+	bool in_pass;    /* one has begun, and is gone on with when its connection has broken */
 
 	bool stopped; /* by stop(), and not resumed */
 	uint64_t stopped_ns;
@@ -96,6 +97,7 @@ static inline int source_wake(const struct uf_source *source)
 
 /* greet.c: connects, and learns what is there. On failure nothing is left open. */
 int source_connect(struct uf_source *source, const char *address);
+void source_begin_anew(struct uf_source *source); /* a destination has nothing */
 void source_disconnect(struct uf_source *source);
 
 int source_precopy(struct uf_source *source);

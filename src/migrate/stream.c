@@ -157,6 +157,13 @@ bool stream_has(const struct stream *stream)
 	return stream_holds(stream) || poll(&in, 1, 0) > 0;
 }
 
+bool stream_is_woken(const struct stream *stream)
+{
+	struct pollfd wake = {.fd = stream->wake, .events = POLLIN};
+
+	return poll(&wake, 1, 0) > 0;
+}
+
 int stream_wait(const struct stream *stream, unsigned ms)
 {
 	if (stream_holds(stream))

@@ -55,6 +55,7 @@ static inline bool stream_holds(const struct stream *stream)
 
 /* Whether something can be received now; also its end. Does not wait. */
 bool stream_has(const struct stream *stream);
+bool stream_is_woken(const struct stream *stream);
 
 /* Waits until it has; -EAGAIN: not within `ms`. */
 int stream_wait(const struct stream *stream, unsigned ms);

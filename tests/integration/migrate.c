@@ -50,7 +50,7 @@ static void move_over_pairs(struct migrated *migrated, unsigned count)
 	source_here(migrated);
 	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, count)), 0);
 	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_DESTINATION);
-	CHECK_EQ(uf_source_run(migrated->source, "fd:0"), -EALREADY);
+	CHECK_EQ(uf_source_run(migrated->source, "fd:1000"), -EALREADY);
 	reap(child);
 	source_gone(migrated);
 	CHECK_EQ(atomic_load(&migrated->shared->stops), 1);

@@ -17,6 +17,7 @@
 #include "migrate/destination.h"
 #include "migrate/limit.h"
 #include "migrate/source.h"
+#include "support/actor.h"
 #include "support/memory.h"
 #include "support/test.h"
 
@@ -245,8 +246,10 @@ TEST(damage_is_noticed, "A header or preface in which one bit is wrong is refuse
 struct target {
 	struct uf_destination *destination;
 	struct memory memory;
-	struct channel channel; /* the peer's */
-	int theirs;
+	bool two;                       /* connections */
+	bool one_of_two;                /* but the source has one */
+	struct channel channel, second; /* the peer's */
+	int theirs, theirs_second;
 	pthread_t thread;
 	int result;
 	_Atomic unsigned starts;
@@ -266,7 +269,7 @@ static void *run_target(void *arg)
 	struct target *target = arg;
 	char address[32];
 
-	snprintf(address, sizeof(address), "fd:%d", target->theirs);
+	snprintf(address, sizeof(address), target->two ? "fd:%d,%d" : "fd:%d", target->theirs, target->theirs_second);
 	target->result = uf_destination_run(target->destination, address);
 	return NULL;
 }
@@ -278,18 +281,26 @@ static struct regions target_regions(const struct target *target, struct region 
 	return (struct regions){.count = 1, .at = region, .numbers = 64, .pages = PAGES, .page_size = page_size};
 }
 
+/* Of one end; the descriptor of the other one. */
+static int new_channel(struct channel *channel, enum wire_role peer, const struct regions *regions)
+{
+	int pair[2];
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	channel_init(channel, peer, regions);
+	stream_open(&channel->stream, pair[0], -1, 10000);
+	return pair[1];
+}
+
 /* A connection to it, over which it waits for a source. */
 static void connect_target(struct target *target)
 {
 	static struct region list;
 	static struct regions regions;
-	int pair[2];
 
 	regions = target_regions(target, &list);
-	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	channel_init(&target->channel, WIRE_DESTINATION, &regions);
-	stream_open(&target->channel.stream, pair[0], -1, 10000);
-	target->theirs = pair[1];
+	target->theirs = new_channel(&target->channel, WIRE_DESTINATION, &regions);
+	target->theirs_second = new_channel(&target->second, WIRE_DESTINATION, &regions);
 	CHECK_EQ(pthread_create(&target->thread, NULL, run_target, target), 0);
 }
 
@@ -311,16 +322,19 @@ static enum wire_standing present(struct target *target, const char *id, enum wi
 	struct wire_preface preface = {.lowest = 1,
 	                               .highest = 1,
 	                               .role = WIRE_SOURCE,
-	                               .channels = 1,
+	                               .channels = target->one_of_two || !target->two ? 1 : 2,
 	                               .standing = standing,
 	                               .page_size = (uint32_t)page_size,
 	                               .timeout_ms = 10000};
 	unsigned char raw[WIRE_PREFACE_SIZE];
-	struct iovec iov = {raw, sizeof(raw)};
 
 	memcpy(preface.id, id, strlen(id));
-	wire_write_preface(raw, &preface);
-	CHECK_EQ(stream_send(&target->channel.stream, &iov, 1), 0);
+	CHECK_EQ(channel_greet(&target->channel.stream, &preface), 0);
+	preface.channel = 1;
+	if (preface.channels == 2)
+		CHECK_EQ(channel_greet(&target->second.stream, &preface), 0);
+	if (preface.channels == 2)
+		CHECK_EQ(stream_receive(&target->second.stream, raw, sizeof(raw)), 0);
 	CHECK_EQ(stream_receive(&target->channel.stream, raw, sizeof(raw)), 0);
 	CHECK_EQ(wire_read_preface(&preface, raw), 0);
 	CHECK_EQ(preface.refusal, 0);
@@ -348,6 +362,9 @@ static void greet_target(struct target *target)
 static int part_target(struct target *target)
 {
 	channel_destroy(&target->channel);
+	channel_destroy(&target->second);
+	if (!target->two)
+		close(target->theirs_second);
 	CHECK_EQ(pthread_join(target->thread, NULL), 0);
 	return target->result;
 }
@@ -588,6 +605,70 @@ TEST(memory_that_cannot_be_written_ends_it,
 	CHECK_EQ(end_target(&target), -EFAULT);
 }
 
+/* ---- what a source says when the program has begun ---- */
+
+static void begin_target(struct target *target)
+{
+	open_target(target);
+	make_ready(target, "source");
+	tell_target(target, WIRE_COMMIT, WIRE_STARTED);
+}
+
+/* It is asked for page 3, and has it; what else is missing is zeros. */
+static void serve_target(struct target *target, struct channel *requests)
+{
+	static const char page[65536] = {0x33};
+	struct actor *reader = act_read(target->memory.at + 3 * page_size);
+	struct wire_message message;
+
+	CHECK_EQ(channel_receive(requests, &message), 0);
+	CHECK_EQ(message.type, WIRE_REQUEST);
+	CHECK_EQ(message.at, 3);
+	CHECK_EQ(channel_send(
+			 requests,
+			 &(struct wire_message){.type = WIRE_PAGES, .at = 3, .count = 1, .length = (uint32_t)page_size},
+			 page),
+	         0);
+	CHECK_EQ(actor_end(reader).value, 0x33);
+	CHECK_EQ(channel_send(&target->channel, &(struct wire_message){.type = WIRE_ZEROS, .count = 3}, NULL), 0);
+	CHECK_EQ(channel_send(&target->channel, &(struct wire_message){.type = WIRE_ZEROS, .at = 4, .count = PAGES - 4},
+	                      NULL),
+	         0);
+	CHECK_EQ(channel_tell(&target->channel, WIRE_ALL_SENT, 0), 0);
+	CHECK_EQ(channel_receive(requests, &message), 0);
+	CHECK_EQ(message.type, WIRE_DONE);
+	CHECK_EQ(channel_tell(&target->channel, WIRE_BYE, 0), 0);
+}
+
+TEST(faults_do_not_wait_for_a_sign_of_life,
+     "A sign of life on the connection for requests does not keep the destination from looking after faults.")
+{
+	struct target target = {.two = true};
+
+	begin_target(&target);
+	CHECK_EQ(channel_tell(&target.second, WIRE_ALIVE, 0), 0);
+	serve_target(&target, &target.second);
+	CHECK_EQ(end_target(&target), 0);
+}
+
+TEST(requested_is_counted, "What was asked for is counted at the destination, over one connection as over two.")
+{
+	for (int two = 0; two < 2; two++) {
+		struct target target = {.two = two};
+		struct uf_migrate_statistics stats = {.size = sizeof(stats)};
+
+		begin_target(&target);
+		serve_target(&target, two ? &target.second : &target.channel);
+		CHECK_EQ(part_target(&target), 0);
+		CHECK_EQ(uf_destination_stats(target.destination, &stats), 0);
+		CHECK_EQ(stats.requested, page_size);
+		CHECK_EQ(stats.postcopy, page_size);
+		CHECK_EQ(stats.requests, 1);
+		CHECK_EQ(stats.zero, (PAGES - 1) * page_size);
+		uf_destination_close(target.destination);
+	}
+}
+
 /* ---- a source whose destination is played by the test: the moment of the commit ---- */
 
 struct giver {
@@ -603,6 +684,8 @@ struct giver {
 	pthread_t thread;
 	int result;
 	_Atomic unsigned stops, resumes;
+	int connected; /* as it was told last */
+	unsigned connections;
 };
 
 static int giver_stop(void *arg, const void **state, size_t *len)
@@ -622,6 +705,14 @@ static void giver_resume(void *arg)
 	giver->resumes++;
 }
 
+static void giver_progress(void *arg, const struct uf_migrate_statistics *stats)
+{
+	struct giver *giver = arg;
+
+	giver->connections += stats->connected && !giver->connected;
+	giver->connected = stats->connected;
+}
+
 static void open_giver(struct giver *giver)
 {
 	struct uf_source_options options = {
@@ -631,6 +722,7 @@ static void open_giver(struct giver *giver)
 		.timeout_ms = giver->timeout_ms,
 		.stop = giver_stop,
 		.resume = giver_resume,
+		.progress = giver_progress,
 		.arg = giver,
 	};
 	struct uf_migrate_region region = {.name = "memory"};
@@ -660,42 +752,57 @@ static void expect_message(struct giver *giver, enum wire_type type, struct wire
 	CHECK_EQ(message->type, type);
 }
 
-/* A new connection, on which the destination stands there. */
-static void meet_giver(struct giver *giver, enum wire_standing standing)
+/* A new connection; what the source says on it, as the answer to it, but for the standing. */
+static struct wire_preface connect_giver(struct giver *giver)
 {
 	static struct region region = {.name = "memory"};
-	static struct regions regions = {.count = 1, .at = &region, .numbers = 64};
-	unsigned char raw[WIRE_PREFACE_SIZE], list[WIRE_REGION_SIZE];
-	struct iovec iov = {raw, sizeof(raw)};
+	static struct regions regions = {.count = 1, .at = &region};
+	unsigned char raw[WIRE_PREFACE_SIZE];
 	struct wire_preface preface;
-	struct wire_message message;
-	int pair[2];
 
 	region.len = giver->memory.len;
 	region.pages = regions.pages = giver->pages;
+	regions.numbers = (giver->pages + 63) / 64 * 64;
 	regions.page_size = page_size;
-	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-	channel_init(&giver->channel, WIRE_SOURCE, &regions);
-	stream_open(&giver->channel.stream, pair[0], -1, 10000);
-	giver->theirs = pair[1];
+	giver->theirs = new_channel(&giver->channel, WIRE_SOURCE, &regions);
 	CHECK_EQ(pthread_create(&giver->thread, NULL, run_giver, giver), 0);
 	CHECK_EQ(stream_receive(&giver->channel.stream, raw, sizeof(raw)), 0);
 	CHECK_EQ(wire_read_preface(&preface, raw), 0);
-	CHECK_EQ(preface.standing, standing == WIRE_FRESH ? WIRE_FRESH : WIRE_COMMITTED);
 	preface.role = WIRE_DESTINATION;
+	return preface;
+}
+
+static void send_empty_bitmap(struct giver *giver)
+{
+	uint32_t words = (uint32_t)(giver->pages + 63) / 64;
+	void *bitmap = calloc(words, 8);
+
+	CHECK(bitmap);
+	CHECK_EQ(channel_send(&giver->channel,
+	                      &(struct wire_message){
+				      .type = WIRE_BITMAP, .count = (uint32_t)giver->pages, .length = words * 8},
+	                      bitmap),
+	         0);
+	free(bitmap);
+}
+
+/* A new connection, on which the destination stands there, and has nothing. */
+static void meet_giver(struct giver *giver, enum wire_standing standing)
+{
+	struct wire_preface preface = connect_giver(giver);
+	unsigned char list[WIRE_REGION_SIZE];
+	struct wire_message message;
+
+	CHECK_EQ(preface.standing, standing == WIRE_FRESH || standing == WIRE_PRECOPY ? standing : WIRE_COMMITTED);
 	preface.standing = standing;
-	wire_write_preface(raw, &preface);
-	CHECK_EQ(stream_send(&giver->channel.stream, &iov, 1), 0);
+	CHECK_EQ(channel_greet(&giver->channel.stream, &preface), 0);
 	if (standing == WIRE_CANCELED || standing == WIRE_COMPLETE)
 		return;
 	expect_message(giver, WIRE_REGIONS, &message);
 	CHECK_EQ(channel_receive_body(&giver->channel, &message, list), 0);
 	CHECK_EQ(channel_tell(&giver->channel, WIRE_ACCEPT, 0), 0);
 	if (standing != WIRE_FRESH)
-		CHECK_EQ(channel_send(&giver->channel,
-		                      &(struct wire_message){.type = WIRE_BITMAP, .count = PAGES, .length = 8},
-		                      (unsigned char[8]){0}),
-		         0);
+		send_empty_bitmap(giver);
 }
 
 static void part_giver(struct giver *giver)
@@ -817,7 +924,6 @@ static void finish_giver(struct giver *giver)
 	expect_message(giver, WIRE_BYE, &message);
 	part_giver(giver);
 	CHECK_EQ(giver->result, 0);
-	uf_source_close(giver->source);
 }
 
 TEST(nothing_ends_doubt_but_the_destination, "What wakes a source that has given the program away is not taken for the "
@@ -840,6 +946,69 @@ TEST(nothing_ends_doubt_but_the_destination, "What wakes a source that has given
 		;
 	finish_giver(&giver);
 	CHECK_EQ(giver.resumes, 0);
+	uf_source_close(giver.source);
+}
+
+TEST(source_is_met_where_it_stands,
+     "A source takes no answer for one that contradicts itself, or that asks for what it does not know.")
+{
+	struct giver giver = {.stops = 0};
+	struct wire_preface preface;
+
+	open_giver(&giver);
+	preface = connect_giver(&giver);
+	preface.required = 1u << 31;
+	CHECK_EQ(channel_greet(&giver.channel.stream, &preface), 0);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -EPROTONOSUPPORT);
+	for (int standing = WIRE_PRECOPY; standing <= WIRE_CANCELED; standing++) {
+		preface = connect_giver(&giver);
+		CHECK_EQ(preface.standing, WIRE_FRESH);
+		preface.standing = standing;
+		CHECK_EQ(channel_greet(&giver.channel.stream, &preface), 0);
+		part_giver(&giver);
+		CHECK_EQ(giver.result, -EPROTO);
+	}
+	uf_source_close(giver.source);
+}
+
+TEST(connections_are_told_of, "The program at the source is told of each connection, and of its end.")
+{
+	struct giver giver = {.stops = 0};
+
+	leave_in_doubt(&giver);
+	CHECK_EQ(giver.connections, 1);
+	CHECK(!giver.connected);
+	meet_giver(&giver, WIRE_COMPLETE);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, 0);
+	CHECK_EQ(giver.connections, 2);
+	CHECK(!giver.connected);
+	uf_source_close(giver.source);
+}
+
+TEST(descriptors_do_not_stay, "Descriptors that are given away are closed, whatever comes of them.")
+{
+	struct giver giver = {.stops = 0};
+	struct target target = {.two = true, .one_of_two = true};
+	char address[32], byte;
+	int pair[2];
+
+	open_giver(&giver);
+	CHECK_EQ(uf_source_cancel(giver.source), 0);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	snprintf(address, sizeof(address), "fd:%d", pair[0]);
+	CHECK_EQ(uf_source_run(giver.source, address), -ECANCELED);
+	CHECK_EQ(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0);
+	snprintf(address, sizeof(address), "fd:%d,%d", pair[1], pair[1]);
+	CHECK_EQ(uf_source_run(giver.source, address), -EINVAL);
+	close(pair[1]);
+	uf_source_close(giver.source);
+	/* A source that has one connection where the destination was given two. */
+	open_target(&target);
+	greet_target(&target);
+	CHECK_EQ(recv(target.second.stream.fd, &byte, 1, MSG_DONTWAIT), 0);
+	end_target(&target);
 }
 
 /* ---- peers that say nothing, or hardly anything ---- */
@@ -954,6 +1123,7 @@ TEST(zeros_that_are_asked_for_come_at_once,
 	CHECK(have);
 	CHECK(behind > 0);
 	finish_giver(&giver);
+	uf_source_close(giver.source);
 }
 
 static void give_zeros(unsigned passes)
@@ -973,6 +1143,7 @@ static void give_zeros(unsigned passes)
 	while (pass_over(&giver, &message) != WIRE_ALL_SENT)
 		;
 	finish_giver(&giver);
+	uf_source_close(giver.source);
 }
 
 TEST(zeros_cost_no_bandwidth,
@@ -980,4 +1151,71 @@ TEST(zeros_cost_no_bandwidth,
 {
 	give_zeros(0);
 	give_zeros(1);
+}
+
+TEST(precopy_does_not_wait_behind_a_sign_of_life,
+     "A sign of life while memory is sent is none of the messages that the source waits for.")
+{
+	struct giver giver = {.pages = 1024, .passes = 1, .fill = true};
+	struct wire_message message;
+
+	open_giver(&giver);
+	meet_giver(&giver, WIRE_FRESH);
+	/* It is far from the end of its pass: it waits for us to read. */
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_ALIVE, 0), 0);
+	while (pass_over(&giver, &message) != WIRE_BARRIER)
+		;
+	part_giver(&giver);
+	uf_source_close(giver.source);
+}
+
+TEST(interrupted_pass_is_gone_on_with, "A pass that a broken connection interrupts is gone on with: the rest of it is "
+                                       "not left to the time after the stop.")
+{
+	struct uf_migrate_statistics stats = {.size = sizeof(stats)};
+	struct giver giver = {.pages = 1024, .passes = 1, .fill = true};
+	struct wire_message message;
+	uint64_t came = 0;
+
+	open_giver(&giver);
+	meet_giver(&giver, WIRE_FRESH);
+	CHECK_EQ(pass_over(&giver, &message), WIRE_PAGES);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ENOTCONN);
+	meet_giver(&giver, WIRE_PRECOPY);
+	while (pass_over(&giver, &message) != WIRE_BARRIER)
+		came += message.count;
+	CHECK_EQ(came, giver.pages);
+	CHECK_EQ(uf_source_stats(giver.source, &stats), 0);
+	CHECK_EQ(stats.passes, 1);
+	part_giver(&giver);
+	uf_source_close(giver.source);
+}
+
+TEST(zeros_are_not_counted_as_requested,
+     "Zeros that are asked for are no bytes of pages that are: they count as zeros.")
+{
+	struct uf_migrate_statistics stats = {.size = sizeof(stats)};
+	struct giver giver = {.pages = 1024, .bandwidth = 1 << 20, .fill = true};
+	struct wire_message message;
+	unsigned asked = 0;
+
+	open_giver(&giver);
+	CHECK_EQ(uf_source_stats(giver.source, &stats), 0);
+	CHECK_EQ(stats.remaining, stats.total);
+	meet_giver(&giver, WIRE_FRESH);
+	take_commit(&giver);
+	CHECK_EQ(channel_tell(&giver.channel, WIRE_STARTED, 0), 0);
+	/* The last ones, to which it comes last. */
+	CHECK_EQ(channel_send(&giver.channel, &(struct wire_message){.type = WIRE_REQUEST, .at = 1000, .count = 24},
+	                      NULL),
+	         0);
+	while (pass_over(&giver, &message) != WIRE_ALL_SENT)
+		asked += message.type == WIRE_ZEROS && message.at >= 1000;
+	CHECK(asked);
+	finish_giver(&giver);
+	uf_source_stats(giver.source, &stats);
+	CHECK_EQ(stats.requested, 0);
+	CHECK_EQ(stats.postcopy + stats.zero, stats.total);
+	uf_source_close(giver.source);
 }
