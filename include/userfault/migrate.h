@@ -168,7 +168,9 @@ struct uf_source_options {
 /*
  * uf_source_open - of what is to be moved; nothing happens to it yet
  *
- * opts must be there.
+ * opts must be there. All of the memory must be: none that a userfaultfd of the program has still to bring, as a migration that goes on
+ * here does; what was never touched is taken for zeros. From uf_source_run() until it has returned 0 the program may not map anything else in
+ * its place; and where uf_dirty_open() has the method "sync" it may not give pages back (madvise(2)) while there are passes.
  * -EINVAL   no region, or too many; a name that is empty, too long, or there twice; not aligned; regions that overlap; unknown flag;
  *           shared memory that is not said to be, or a mapping of a file that is not shared; a
  *           `resume` without a `stop`, or the other way round; a bandwidth that is too small
@@ -240,7 +242,8 @@ struct uf_destination_options {
 	int (*prepare)(void *arg, const void *state, size_t len);
 	/*
 	 * The program begins here: it owns the regions from now on. Called once, on the thread of uf_destination_run(), which goes on when it
-	 * returns; pages come all the same. `state` is valid until it returns.
+	 * returns; pages come all the same. `state` is valid until it returns. Over fd: it should not touch the regions: if a connection broke
+	 * meanwhile, a new one is had only when it has returned.
 	 */
 	void (*start)(void *arg, const void *state, size_t len);
 	/* As for the source; of changes that follow one another at once, it is told of the last. */
@@ -308,7 +311,7 @@ int uf_destination_cancel(struct uf_destination *destination);
  *
  * Every page that is not here is poisoned: threads that wait for one, and all that touch one later, get SIGBUS; never zeros. What is here
  * stays. uf_destination_run() returns -EHOSTDOWN. Where pages cannot be poisoned (before Linux 6.6) those threads wait for ever, and it
- * returns -EOPNOTSUPP. -EAGAIN: the program has not begun here: uf_destination_cancel(). -EALREADY: complete.
+ * returns -EOPNOTSUPP; so it is with those that cannot be for another reason, which it returns. -EAGAIN: the program has not begun here: uf_destination_cancel(). -EALREADY: complete.
  */
 int uf_destination_abandon(struct uf_destination *destination);
 

@@ -143,12 +143,12 @@ int uf_destination_open(struct uf_destination **out, const struct uf_migrate_reg
 	return 0;
 }
 
-/* Not where pages cannot be poisoned: as soon as nobody watches them they would be zeros. */
+/* What cannot be poisoned stays watched for ever: a touch of it waits. */
 static void let_go(struct uf_destination *destination)
 {
 	int standing = destination_standing(destination);
 
-	if (standing == DESTINATION_LOST && !(uf_features(destination->uf) & UFFD_FEATURE_POISON)) {
+	if (standing == DESTINATION_LOST && atomic_load(&destination->unpoisoned)) {
 		faults_end(destination);
 		return;
 	}
@@ -341,15 +341,19 @@ int uf_destination_cancel(struct uf_destination *destination)
 
 int uf_destination_abandon(struct uf_destination *destination)
 {
-	int begun = DESTINATION_BEGUN;
+	int begun = DESTINATION_BEGUN, err;
 
 	if (!destination)
 		return -EINVAL;
 	if (!atomic_compare_exchange_strong(&destination->standing, &begun, DESTINATION_LOST))
 		return begun == DESTINATION_WAITS || begun == DESTINATION_CANCELS ? -EAGAIN : -EALREADY;
 	tally_fail(&destination->tally, "the source is gone for good");
+	atomic_store(&destination->unpoisoned, true);
 	wake(destination);
-	return place_poison_missing(destination);
+	err = place_poison_missing(destination);
+	if (!err)
+		atomic_store(&destination->unpoisoned, false);
+	return err;
 }
 
 enum uf_migrate_owner uf_destination_owner(const struct uf_destination *destination)

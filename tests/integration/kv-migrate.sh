@@ -136,7 +136,7 @@ until_phase() { # PHASE SERVER
 # The destination dies before it has been given the heap: the server goes on, and its clients notice nothing.
 pair 64M
 start_load
-migrate --bandwidth 1M 2>"$dir/failed" &
+migrate --bandwidth 64K 2>"$dir/failed" &
 moving=$!
 until_phase precopy "$source"
 kill -9 "${pids[1]}"
@@ -148,7 +148,7 @@ end_load
 # The source is ended before that: it lets go at once, and the destination takes the next one.
 start --listen tcp://127.0.0.1:0 --heap 64M --incoming "unix:$dir/incoming"
 destination=$address
-migrate --bandwidth 1M 2>"$dir/failed" &
+migrate --bandwidth 64K 2>"$dir/failed" &
 moving=$!
 until_phase precopy "$source"
 kill "${pids[0]}"
@@ -166,7 +166,7 @@ stop_all
 pair 12M
 redis-benchmark -p "${source##*:}" -t set -n 10000 -r 5000 -d 500 -P 16 -q >/dev/null
 digest=$("$kv" digest --server "$source")
-migrate --passes 0 --bandwidth 4M 2>"$dir/failed" &
+migrate --passes 0 --bandwidth 64K 2>"$dir/failed" &
 moving=$!
 until [ "$(redis-cli -p "${destination##*:}" waits)" = 0 ]; do :; done
 kill "${pids[0]}"

@@ -7,8 +7,12 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/bitmap.h"
@@ -638,6 +642,37 @@ static void serve_target(struct target *target, struct channel *requests)
 	CHECK_EQ(channel_receive(requests, &message), 0);
 	CHECK_EQ(message.type, WIRE_DONE);
 	CHECK_EQ(channel_tell(&target->channel, WIRE_BYE, 0), 0);
+}
+
+/* From now on this thread's attempts to poison fail. */
+static void refuse_poison(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)UFFDIO_POISON, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = sizeof(filter) / sizeof(*filter), .filter = filter};
+
+	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		SKIP("seccomp is not to be had here");
+}
+
+TEST(what_cannot_be_poisoned_is_no_zeros, "Missing memory that cannot be poisoned is not let go with the destination: "
+                                          "a touch of it waits, and never finds zeros.")
+{
+	struct target target = {.starts = 0};
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	refuse_poison();
+	CHECK_EQ(uf_destination_abandon(target.destination), -ENOMEM);
+	uf_destination_close(target.destination);
+	CHECK(actor_waits(act_read(target.memory.at)));
 }
 
 TEST(faults_do_not_wait_for_a_sign_of_life,
