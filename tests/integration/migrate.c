@@ -691,6 +691,17 @@ TEST(wrong_certificate_is_refused, "A peer whose certificate another authority h
 	}
 }
 
+TEST(keys_and_certificates_do_not_mix,
+     "Who has a key takes nobody with a certificate for one who knows it, and the other way round.")
+{
+	struct uf_migrate_tls key = {.size = sizeof(key),
+	                             .psk = write_line("psk", "mover:000102030405060708090a0b0c0d0e0f\n")};
+
+	make_certificates();
+	refused_by_tls(&key, shows("mover"), -EACCES, -ENOTCONN);
+	refused_by_tls(shows("mover"), &key, -ENOTCONN, -EACCES);
+}
+
 TEST(bad_tls_settings_are_refused, "Settings of which nothing can be made are told of when the object is opened.")
 {
 	struct uf_migrate_tls bad = {.size = sizeof(bad), .psk = write_line("bad", "no key at all\n")},
