@@ -178,6 +178,28 @@ until_phase complete "$destination"
 pids=("${pids[1]}")
 stop_all
 
+# The destination's clients have all descriptors but one: the heap cannot come, and comes when they have left.
+held() {
+	find "/proc/${pids[1]}/fd" -mindepth 1 -regex '.*/[0-9]' -o -regex '.*/[1-3][0-9]' | wc -l
+}
+pair 12M tcp://127.0.0.1:0 "unix:$dir/incoming"
+[ "$(redis-cli -p "${source##*:}" set comes later)" = OK ]
+prlimit --pid "${pids[1]}" --nofile=40:
+clients=()
+while [ "$(held)" -lt 39 ]; do
+	before=$(held)
+	exec {client}<>"/dev/tcp/127.0.0.1/${destination##*:}"
+	clients+=("$client")
+	until [ "$(held)" -gt "$before" ]; do :; done
+done
+migrate 2>"$dir/failed" && exit 1
+for client in "${clients[@]}"; do
+	exec {client}>&-
+done
+migrate
+[ "$(redis-cli -p "${source##*:}" get comes)" = later ]
+stop_all
+
 # What cannot be: the server says why, and goes on.
 pair 64M
 [ "$(redis-cli -p "${source##*:}" set stays here)" = OK ]
