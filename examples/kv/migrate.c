@@ -451,8 +451,10 @@ void migration_describe(void *arg, struct buffer *text)
 	             stats.passes, stats.connections, stats.remaining, stats.precopy, stats.postcopy);
 	buffer_print(text,
 	             "migration_zero:%" PRIu64 "\r\nmigration_requested:%" PRIu64 "\r\nmigration_faults:%" PRIu64
-	             "\r\nmigration_fault_p50_ns:%" PRIu64 "\r\nmigration_fault_p99_ns:%" PRIu64 "\r\n",
-	             stats.zero, stats.requested, stats.faults, stats.latency_p50, stats.latency_p99);
+	             "\r\nmigration_fault_p50_ns:%" PRIu64 "\r\nmigration_fault_p99_ns:%" PRIu64
+	             "\r\nmigration_fault_max_ns:%" PRIu64 "\r\n",
+	             stats.zero, stats.requested, stats.faults, stats.latency_p50, stats.latency_p99,
+	             stats.latency_max);
 }
 
 int migration_open(struct migration **out, void *memory, uint64_t size, enum uf_engine engine)

@@ -386,11 +386,11 @@ int destination_meet(struct uf_destination *destination, unsigned ms)
 	for (;;) {
 		meeting.here[0] = meeting.here[1] = false;
 		err = gather(&meeting);
+		drop_rest(&meeting);
 		if (!err)
 			err = welcome(&meeting);
 		else
 			destination->connections = 0;
-		drop_rest(&meeting);
 		if (!err)
 			return 0;
 		destination_part(destination);
