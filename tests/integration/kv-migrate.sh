@@ -180,11 +180,13 @@ stop_all
 
 # The destination's clients have all descriptors but one: the heap cannot come, and comes when they have left.
 held() {
-	find "/proc/${pids[1]}/fd" -mindepth 1 -regex '.*/[0-9]' -o -regex '.*/[1-3][0-9]' | wc -l
+	find "/proc/$process/fd" -mindepth 1 -regex '.*/[0-9]' -o -regex '.*/[1-3][0-9]' | wc -l
 }
 pair 12M tcp://127.0.0.1:0 "unix:$dir/incoming"
 [ "$(redis-cli -p "${source##*:}" set comes later)" = OK ]
-prlimit --pid "${pids[1]}" --nofile=40:
+# REFUSE has the server for a child.
+process=$(pgrep -P "${pids[1]}" || echo "${pids[1]}")
+prlimit --pid "$process" --nofile=40:
 clients=()
 while [ "$(held)" -lt 39 ]; do
 	before=$(held)

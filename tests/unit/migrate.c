@@ -1129,6 +1129,105 @@ TEST(who_says_it_slowly_is_not_waited_for,
 	uf_destination_close(target.destination);
 }
 
+/* What the source waits for behind this message; 0: nothing. */
+static enum wire_type answer_to(enum wire_type type)
+{
+	switch (type) {
+	case WIRE_BARRIER:
+		return WIRE_REACHED;
+	case WIRE_ARM:
+		return WIRE_ARMED;
+	case WIRE_STOPPED:
+		return WIRE_PREPARED;
+	case WIRE_COMMIT:
+		return WIRE_STARTED;
+	case WIRE_ALL_SENT:
+		return WIRE_DONE;
+	default:
+		return 0;
+	}
+}
+
+/* The answer to a message, or now and then anything that a destination may say somewhere. */
+static size_t make_answer(uint64_t *random, unsigned char *raw, const struct wire_message *to, enum wire_type *type)
+{
+	static const enum wire_type types[] = {WIRE_ACCEPT,  WIRE_REFUSE,   WIRE_BITMAP,  WIRE_REACHED,
+	                                       WIRE_ARMED,   WIRE_PREPARED, WIRE_STARTED, WIRE_REQUEST,
+	                                       WIRE_REQUEST, WIRE_DONE,     WIRE_CANCEL,  WIRE_ALIVE};
+	struct wire_message message = {.type = types[next_random(random) % (sizeof(types) / sizeof(types[0]))]};
+
+	if (next_random(random) % 8)
+		message.type = answer_to(to->type);
+	*type = message.type;
+	if (message.type == WIRE_REACHED)
+		message.at = to->at + (next_random(random) % 16 == 0);
+	if (message.type == WIRE_REQUEST)
+		message.at = next_random(random) % PAGES;
+	if (message.type == WIRE_BITMAP || message.type == WIRE_REQUEST)
+		message.count = (uint32_t)(1 + next_random(random) % PAGES);
+	if (message.type == WIRE_BITMAP)
+		message.length = 8;
+	if (message.type == WIRE_REFUSE || message.type == WIRE_CANCEL) {
+		message.count = (uint32_t)(next_random(random) % WIRE_REFUSALS);
+		message.length = (uint32_t)(next_random(random) % WIRE_TEXT);
+	}
+	wire_write_header(raw, &message);
+	for (size_t i = 0; i < message.length; i++)
+		raw[WIRE_HEADER_SIZE + i] = (unsigned char)next_random(random);
+	if (next_random(random) % 64 == 0)
+		raw[next_random(random) % (WIRE_HEADER_SIZE + message.length)] ^= 1;
+	return WIRE_HEADER_SIZE + message.length;
+}
+
+/* Until the source has had enough. */
+static void talk_nonsense(struct giver *giver, uint64_t *random)
+{
+	static unsigned char raw[WIRE_HEADER_SIZE + WIRE_RUN];
+	struct wire_message message;
+
+	while (!channel_receive(&giver->channel, &message) && !channel_receive_body(&giver->channel, &message, raw)) {
+		enum wire_type type = WIRE_ALIVE;
+
+		if (!answer_to(message.type))
+			continue;
+		/* Behind these the source still waits, or ends by itself. */
+		while (type == WIRE_ALIVE || type == WIRE_REQUEST) {
+			size_t len = make_answer(random, raw, &message, &type);
+
+			if (send(giver->channel.stream.fd, raw, len, MSG_NOSIGNAL) < 0)
+				return;
+		}
+		if (next_random(random) % 32 == 0)
+			return;
+	}
+}
+
+TEST(nonsense_does_the_source_no_harm,
+     "Whatever a destination says, in whatever order, the source ends, and its program runs unless it was given away.")
+{
+	uint64_t random = 815;
+	unsigned owners[3] = {0}, whole = 0;
+
+	for (int round = 0; round < 300; round++) {
+		struct giver giver = {.passes = round % 2, .fill = true};
+		enum uf_migrate_owner owner;
+
+		open_giver(&giver);
+		meet_giver(&giver, WIRE_FRESH);
+		talk_nonsense(&giver, &random);
+		part_giver(&giver);
+		owner = uf_source_owner(giver.source);
+		owners[owner]++;
+		whole += !giver.result;
+		CHECK_EQ(giver.stops - giver.resumes, owner != UF_OWNER_SOURCE);
+		CHECK(giver.result || owner == UF_OWNER_DESTINATION);
+		uf_source_close(giver.source);
+		CHECK_EQ(munmap(giver.memory.at, giver.memory.len), 0);
+	}
+	/* It got everywhere. */
+	CHECK(owners[UF_OWNER_SOURCE] && owners[UF_OWNER_DESTINATION] && owners[UF_OWNER_IN_DOUBT] && whole);
+}
+
 /* ---- what it sends, and when ---- */
 
 /*
