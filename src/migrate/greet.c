@@ -224,6 +224,7 @@ static int open_streams(struct uf_source *source, const int fds[ADDRESS_CONNECTI
 	/* All are ours before the first may fail. */
 	for (unsigned i = 0; i < source->connections; i++)
 		stream_open(&source->channels[i].stream, fds[i], source_wake(source), source->options.timeout_ms);
+	stream_keep_short(&source->channels[0].stream, SOURCE_SHORT);
 	for (unsigned i = 0; i < source->connections && !err; i++) {
 		err = tls_greet(source->tls, &source->channels[i].stream, cause);
 		if (err == -EACCES)

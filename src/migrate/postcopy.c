@@ -14,9 +14,8 @@
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
 #define BULK      ((size_t)64 << 10)
-#define SHORT     (512u << 10) /* bytes that wait in the system at most */
-#define SHORT_ONE (64u << 10)
-#define URGENT    1024 /* requests that wait for the one connection; more are sent when their turn comes */
+#define SHORT_ONE (64u << 10) /* over the one connection: SOURCE_SHORT */
+#define URGENT    1024        /* requests that wait for the one connection; more are sent when their turn comes */
 #define NOWHERE   UINT64_MAX
 
 struct postcopy {
@@ -299,7 +298,8 @@ int source_postcopy(struct uf_source *source)
 	if (err)
 		return err;
 	tally_phase(&source->tally, UF_MIGRATE_POSTCOPY);
-	stream_keep_short(&source->channels[0].stream, source->connections == 1 ? SHORT_ONE : SHORT);
+	if (source->connections == 1)
+		stream_keep_short(&source->channels[0].stream, SHORT_ONE);
 	sending = send_all(&postcopy);
 	if (!sending)
 		sending = wait_done(&postcopy);

@@ -36,6 +36,12 @@ enum source_standing {
 	SOURCE_DONE,
 };
 
+/*
+ * Bytes that wait in the system at most. What is said behind them is answered when they are over, and where the line is slow that must not take
+ * longer than a peer may be silent.
+ */
+#define SOURCE_SHORT (512u << 10)
+
 struct uf_source {
 	struct regions regions;
 	struct uf_source_options options;

@@ -285,12 +285,33 @@ static struct regions target_regions(const struct target *target, struct region 
 	return (struct regions){.count = 1, .at = region, .numbers = 64, .pages = PAGES, .page_size = page_size};
 }
 
+/* A pair of TCP sockets. */
+static void tcp_pair(int pair[2])
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(at);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), small = 65536;
+
+	CHECK_EQ(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	CHECK_EQ(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+	CHECK_EQ(listen(listener, 1), 0);
+	CHECK_EQ(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+	pair[1] = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK_EQ(connect(pair[1], (struct sockaddr *)&at, sizeof(at)), 0);
+	pair[0] = accept(listener, NULL, NULL);
+	CHECK(pair[0] >= 0);
+	close(listener);
+}
+
 /* Of one end; the descriptor of the other one. */
-static int new_channel(struct channel *channel, enum wire_role peer, const struct regions *regions)
+static int new_channel(struct channel *channel, enum wire_role peer, const struct regions *regions, bool tcp)
 {
 	int pair[2];
 
-	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	if (tcp)
+		tcp_pair(pair);
+	else
+		CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	channel_init(channel, peer, regions);
 	stream_open(&channel->stream, pair[0], -1, 10000);
 	return pair[1];
@@ -303,8 +324,8 @@ static void connect_target(struct target *target)
 	static struct regions regions;
 
 	regions = target_regions(target, &list);
-	target->theirs = new_channel(&target->channel, WIRE_DESTINATION, &regions);
-	target->theirs_second = new_channel(&target->second, WIRE_DESTINATION, &regions);
+	target->theirs = new_channel(&target->channel, WIRE_DESTINATION, &regions, false);
+	target->theirs_second = new_channel(&target->second, WIRE_DESTINATION, &regions, false);
 	CHECK_EQ(pthread_create(&target->thread, NULL, run_target, target), 0);
 }
 
@@ -711,6 +732,7 @@ struct giver {
 	unsigned passes, timeout_ms;
 	uint64_t bandwidth;
 	bool fill; /* half of them, from the second quarter on, is not zero */
+	bool tcp;
 
 	struct uf_source *source;
 	struct memory memory;
@@ -799,7 +821,7 @@ static struct wire_preface connect_giver(struct giver *giver)
 	region.pages = regions.pages = giver->pages;
 	regions.numbers = (giver->pages + 63) / 64 * 64;
 	regions.page_size = page_size;
-	giver->theirs = new_channel(&giver->channel, WIRE_SOURCE, &regions);
+	giver->theirs = new_channel(&giver->channel, WIRE_SOURCE, &regions, giver->tcp);
 	CHECK_EQ(pthread_create(&giver->thread, NULL, run_giver, giver), 0);
 	CHECK_EQ(stream_receive(&giver->channel.stream, raw, sizeof(raw)), 0);
 	CHECK_EQ(wire_read_preface(&preface, raw), 0);
@@ -1299,6 +1321,24 @@ TEST(precopy_does_not_wait_behind_a_sign_of_life,
 	CHECK_EQ(channel_tell(&giver.channel, WIRE_ALIVE, 0), 0);
 	while (pass_over(&giver, &message) != WIRE_BARRIER)
 		;
+	part_giver(&giver);
+	uf_source_close(giver.source);
+}
+
+TEST(little_waits_to_be_sent,
+     "In precopy no more waits in the system than a slow line sends before the source takes the destination for lost.")
+{
+	struct uf_migrate_statistics stats = {.size = sizeof(stats)};
+	struct giver giver = {.pages = 4096, .passes = 1, .fill = true, .tcp = true};
+
+	open_giver(&giver);
+	meet_giver(&giver, WIRE_FRESH);
+	/* We read none of it. It is told as sent when it is handed to the system, a run of 128 KiB at a time. */
+	for (int i = 0; i<50; i += stats.precopy> 0) {
+		usleep(10000);
+		CHECK_EQ(uf_source_stats(giver.source, &stats), 0);
+		CHECK(stats.precopy <= 1 << 20);
+	}
 	part_giver(&giver);
 	uf_source_close(giver.source);
 }
