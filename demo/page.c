@@ -54,7 +54,7 @@ static void write_move_numbers(struct report *report, const struct demo *demo)
 	         format_ns(part[2],
 	                   (uint64_t)(fact_number(measured, "complete_ns") - fact_number(measured, "move_ns"))));
 	snprintf(note[3], sizeof(note[3]), "%s faults in memory that was not there yet",
-	         fact_text(measured, "migration_faults", "?"));
+	         format_count(part[0], (uint64_t)fact_number(measured, "migration_faults")));
 	snprintf(note[4], sizeof(note[4]), "p99 %s; %s engine",
 	         format_ns(part[0], (uint64_t)fact_number(measured, "migration_fault_p99_ns")),
 	         fact_text(measured, "migration_engine", "?"));

@@ -156,7 +156,7 @@ static void print_move(const struct measured *measured, FILE *file)
 {
 	double total = fact_number(measured, "complete_ns") - fact_number(measured, "move_ns"),
 	       requested = fact_number(measured, "migration_requested");
-	char text[3][FORMAT_SIZE];
+	char text[3][FORMAT_SIZE], faults[FORMAT_SIZE];
 
 	fprintf(file, "  the server was stopped for %s\n",
 	        format_ns(text[0], (uint64_t)(fact_number(measured, "stopped_ms") * 1e6)));
@@ -165,7 +165,8 @@ static void print_move(const struct measured *measured, FILE *file)
 	        format_bytes(text[1], (uint64_t)fact_number(measured, "migration_postcopy")),
 	        format_ns(text[2], (uint64_t)total));
 	fprintf(file, "  %s were requested because the server touched them, %s faults: p50 %s,",
-	        format_bytes(text[0], (uint64_t)requested), fact_text(measured, "migration_faults", "?"),
+	        format_bytes(text[0], (uint64_t)requested),
+	        format_count(faults, (uint64_t)fact_number(measured, "migration_faults")),
 	        format_ns(text[1], (uint64_t)fact_number(measured, "migration_fault_p50_ns")));
 	fprintf(file, " p99 %s\n", format_ns(text[0], (uint64_t)fact_number(measured, "migration_fault_p99_ns")));
 	fprintf(file, "  digest of all keys: %s\n",

@@ -327,7 +327,7 @@ static void move_away(struct machine *machine, const struct settings *settings)
 		.arg = machine,
 	};
 	struct uf_migrate_statistics stats = {.size = sizeof(stats)};
-	struct uf_source *source;
+	struct uf_source *source = NULL;
 	int err;
 
 	make_guest(machine);

@@ -361,14 +361,23 @@ static void close_destination(struct migration *m)
 	pthread_mutex_unlock(&m->lock);
 }
 
-/* It waits again for a source that went away before it had given its heap. What breaks later the library mends. */
+/* A source that went away before it had given its heap; or no connection can be had as long as clients have all descriptors. */
+static bool may_wait(int err)
+{
+	return err == -ECANCELED || err == -EMFILE || err == -ENFILE || err == -ENOMEM;
+}
+
+/* It waits again for the next source. What breaks when the heap has been given the library mends. */
 static void *arrive(void *arg)
 {
 	struct migration *m = arg;
 	int err = uf_destination_run(m->destination, NULL);
 
-	while (err == -ECANCELED && !m->ending)
+	while (may_wait(err) && !m->ending) {
+		if (err != -ECANCELED)
+			sleep(1);
 		err = uf_destination_run(m->destination, NULL);
+	}
 	if (!err)
 		close_destination(m);
 	else if (!m->ending)
@@ -442,8 +451,10 @@ void migration_describe(void *arg, struct buffer *text)
 	             stats.passes, stats.connections, stats.remaining, stats.precopy, stats.postcopy);
 	buffer_print(text,
 	             "migration_zero:%" PRIu64 "\r\nmigration_requested:%" PRIu64 "\r\nmigration_faults:%" PRIu64
-	             "\r\nmigration_fault_p50_ns:%" PRIu64 "\r\nmigration_fault_p99_ns:%" PRIu64 "\r\n",
-	             stats.zero, stats.requested, stats.faults, stats.latency_p50, stats.latency_p99);
+	             "\r\nmigration_fault_p50_ns:%" PRIu64 "\r\nmigration_fault_p99_ns:%" PRIu64
+	             "\r\nmigration_fault_max_ns:%" PRIu64 "\r\n",
+	             stats.zero, stats.requested, stats.faults, stats.latency_p50, stats.latency_p99,
+	             stats.latency_max);
 }
 
 int migration_open(struct migration **out, void *memory, uint64_t size, enum uf_engine engine)

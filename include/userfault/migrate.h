@@ -55,7 +55,7 @@ struct uf_destination;
 
 /*
  * Memory that moves. Both sides name the same regions in the same order, with the same lengths, and FIXED or not. Address and length are multiples
- * of the system's page, which must be of one size on both. No huge pages of hugetlbfs.
+ * of the system's page, which must be of one size on both. No huge pages of hugetlbfs, and no private mappings of files.
  */
 struct uf_migrate_region {
 	const char *name; /* the two agree by it: 1 to UF_MIGRATE_NAME bytes. Copied */
@@ -131,15 +131,16 @@ struct uf_migrate_tls {
 struct uf_source_options {
 	size_t size; /* sizeof(struct uf_source_options): the structure grows only at its end */
 	unsigned flags;
-	unsigned passes; /* of precopy at most; 0: none, and then nothing needs to be tracked */
+	/* Of precopy at most; 0: none, and then nothing needs to be tracked. One that a broken connection interrupts is gone on with */
+	unsigned passes;
 	/*
 	 * The passes end early when less than so many bytes were written to during one (0: 1 MiB), or more than three quarters of what
 	 * was during the one before: they do not get ahead of the program.
 	 */
 	uint64_t enough;
 	/*
-	 * Bytes a second for what was not asked for, at least 65536; 0: no limit. Up to 128 KiB go at once, and a peer's timeout must be longer
-	 * than the pause after them.
+	 * Bytes a second for what was not asked for, at least 65536; 0: no limit. Pages of zeros are no bytes. Up to 128 KiB go at once, and a
+	 * peer's timeout must be longer than the pause after them.
 	 */
 	uint64_t bandwidth;
 	unsigned timeout_ms;              /* a peer that is silent for so long is lost; 0: 30000 */
@@ -167,8 +168,11 @@ struct uf_source_options {
 /*
  * uf_source_open - of what is to be moved; nothing happens to it yet
  *
- * opts must be there.
- * -EINVAL   no region, or too many; a name that is empty, too long, or there twice; not aligned; regions that overlap; unknown flag; a
+ * opts must be there. All of the memory must be: none that a userfaultfd of the program has still to bring, as a migration that goes on
+ * here does; what was never touched is taken for zeros. From uf_source_run() until it has returned 0 the program may not map anything else in
+ * its place; and where uf_dirty_open() has the method "sync" it may not give pages back (madvise(2)) while there are passes.
+ * -EINVAL   no region, or too many; a name that is empty, too long, or there twice; not aligned; regions that overlap; unknown flag;
+ *           shared memory that is not said to be, or a mapping of a file that is not shared; a
  *           `resume` without a `stop`, or the other way round; a bandwidth that is too small
  * -E2BIG    as uf_open()
  * -EOPNOTSUPP  TLS, and its module is not there
@@ -192,6 +196,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  * -EBUSY        the destination has, or may still be given, the program of another source
  * -EACCES       TLS: the peer is not who it should be. (That we are not, the peer says too late in TLS 1.3 to be told from -ENOTCONN)
  * -EINVAL       no such form of address
+ * -EFAULT       a part of the memory cannot be read
  * -EALREADY     complete already
  * Also what stop() returns, and what uf_dirty_open() and uf_dirty_track() answer, if there are to be passes.
  * What came of it in terms of ownership is told by uf_source_owner().
@@ -237,10 +242,11 @@ struct uf_destination_options {
 	int (*prepare)(void *arg, const void *state, size_t len);
 	/*
 	 * The program begins here: it owns the regions from now on. Called once, on the thread of uf_destination_run(), which goes on when it
-	 * returns; pages come all the same. `state` is valid until it returns.
+	 * returns; pages come all the same. `state` is valid until it returns. Over fd: it should not touch the regions: if a connection broke
+	 * meanwhile, a new one is had only when it has returned.
 	 */
 	void (*start)(void *arg, const void *state, size_t len);
-	/* As for the source. */
+	/* As for the source; of changes that follow one another at once, it is told of the last. */
 	void (*progress)(void *arg, const struct uf_migrate_statistics *stats);
 	void (*failed)(void *arg, const char *cause);
 	void *arg;
@@ -257,7 +263,7 @@ struct uf_destination_options {
  * System calls of the program may use missing memory where the kernel's userfaultfd is had with full rights. Otherwise (UF_OPEN_USER_MODE_ONLY,
  * the user engine) they fail with EFAULT there: touch it before.
  *
- * As uf_source_open(), and what uf_open() answers. -EINVAL also: start is NULL.
+ * As uf_source_open(), and what uf_open() answers. -EINVAL also: start is NULL; memory to which no single pages can be delivered.
  */
 int uf_destination_open(struct uf_destination **out, const struct uf_migrate_region *regions, size_t count,
                         const struct uf_destination_options *opts);
@@ -282,11 +288,13 @@ int uf_destination_address(const struct uf_destination *destination, char *addre
  *
  * 0             complete: all memory is here and ordinary memory again
  * -ENOTCONN     (fd:) the connection broke. Call again to go on. After start() the program runs on meanwhile
- * -ECANCELED    by uf_destination_cancel() or by the source, before start(). Called again it waits for a new one. After
- *               uf_destination_cancel() while the source was in doubt, it tells it so first
+ * -ECANCELED    by uf_destination_cancel() or by the source, before start(). Called again it waits for a new one. A
+ *               source that was in doubt then hears of it when it asks: of the last 16 cancellations
  * -EHOSTDOWN    the source was given up, and what was missing is poisoned
  * -EPROTONOSUPPORT, -EPROTO, -EBADMSG, -EACCES  (fd:) as for uf_source_run()
  * -EINVAL       no such form of address; NULL and it does not listen
+ * -EFAULT       a part of the memory cannot be written to; the source has been told
+ * -EMFILE, -ENFILE, -ENOMEM  no connection can be accepted now. Call again
  * -EALREADY     complete, or given up, already
  */
 int uf_destination_run(struct uf_destination *destination, const char *connected);
@@ -303,7 +311,7 @@ int uf_destination_cancel(struct uf_destination *destination);
  *
  * Every page that is not here is poisoned: threads that wait for one, and all that touch one later, get SIGBUS; never zeros. What is here
  * stays. uf_destination_run() returns -EHOSTDOWN. Where pages cannot be poisoned (before Linux 6.6) those threads wait for ever, and it
- * returns -EOPNOTSUPP. -EAGAIN: the program has not begun here: uf_destination_cancel(). -EALREADY: complete.
+ * returns -EOPNOTSUPP; so it is with those that cannot be for another reason, which it returns. -EAGAIN: the program has not begun here: uf_destination_cancel(). -EALREADY: complete.
  */
 int uf_destination_abandon(struct uf_destination *destination);
 

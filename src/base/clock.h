@@ -26,4 +26,17 @@ static inline uint64_t wall_ns(void)
 	return clock_ns(CLOCK_REALTIME);
 }
 
+/* For poll(2), which counts from the beginning again after a signal: when `ms` from now are over, and how many are left then; 0: none. */
+static inline uint64_t deadline_in(unsigned ms)
+{
+	return now_ns() + ms * (uint64_t)1000000;
+}
+
+static inline int deadline_left(uint64_t deadline)
+{
+	uint64_t now = now_ns(), ms = now < deadline ? (deadline - now + 999999) / 1000000 : 0;
+
+	return ms < INT32_MAX ? (int)ms : INT32_MAX;
+}
+
 #endif

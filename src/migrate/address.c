@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "migrate/address.h"
 
 #define BACKLOG 16
@@ -50,7 +51,16 @@ int address_descriptors(const char *address, int fds[ADDRESS_CONNECTIONS])
 		if (*end != ',')
 			break;
 	}
-	return *end ? -EINVAL : count;
+	/* One that is there twice would be closed twice. */
+	return *end || (count == 2 && fds[0] == fds[1]) ? -EINVAL : count;
+}
+
+void address_discard(const char *address)
+{
+	int fds[ADDRESS_CONNECTIONS], count = address_descriptors(address, fds);
+
+	for (int i = 0; i < count; i++)
+		close(fds[i]);
 }
 
 static int unix_address(struct sockaddr_un *to, const char *path)
@@ -88,11 +98,12 @@ static int tcp_addresses(struct addrinfo **found, const char *text, bool passive
 static int connected(int fd, unsigned timeout_ms, int wake)
 {
 	struct pollfd fds[2] = {{.fd = fd, .events = POLLOUT}, {.fd = wake, .events = POLLIN}};
+	uint64_t until = deadline_in(timeout_ms);
 	int error = 0, count;
 	socklen_t size = sizeof(error);
 
 	do
-		count = poll(fds, 2, (int)timeout_ms);
+		count = poll(fds, 2, deadline_left(until));
 	while (count < 0 && errno == EINTR);
 	if (count > 0 && fds[1].revents)
 		return -ECANCELED;

@@ -14,6 +14,9 @@ int address_connect(const char *address, int fds[ADDRESS_CONNECTIONS], unsigned 
 /* The descriptors of an fd: how many; -EINVAL: not one. They are the callee's. */
 int address_descriptors(const char *address, int fds[ADDRESS_CONNECTIONS]);
 
+/* Closes them, where nothing is to come of it. */
+void address_discard(const char *address);
+
 /* A socket that listens, or -errno; and its address in our form, to be freed. */
 int address_listen(const char *address, char **actual);
 

@@ -55,16 +55,22 @@ int channel_reason(struct channel *channel, enum wire_type type, enum wire_refus
 	                    text);
 }
 
-int channel_receive(struct channel *channel, struct wire_message *message)
+int channel_next(struct channel *channel, struct wire_message *message)
 {
 	unsigned char raw[WIRE_HEADER_SIZE];
+	int err = stream_receive(&channel->stream, raw, sizeof(raw));
+
+	return err ? err : wire_read_header(message, raw, channel->peer, channel->regions);
+}
+
+int channel_receive(struct channel *channel, struct wire_message *message)
+{
 	int err;
 
-	do {
-		err = stream_receive(&channel->stream, raw, sizeof(raw));
-		if (!err)
-			err = wire_read_header(message, raw, channel->peer, channel->regions);
-	} while (!err && message->type == WIRE_ALIVE);
+	/* A peer that says nothing else all the time never makes us wait, and it is while we wait that we are woken. */
+	while (!(err = channel_next(channel, message)) && message->type == WIRE_ALIVE)
+		if (stream_is_woken(&channel->stream))
+			return -ECANCELED;
 	return err;
 }
 

@@ -41,7 +41,11 @@ int channel_tell(struct channel *channel, enum wire_type type, uint64_t at);
 /* A refusal or cancellation. */
 int channel_reason(struct channel *channel, enum wire_type type, enum wire_refusal refusal, const char *text);
 
-/* The next message, but WIRE_ALIVE, which is passed over. What follows it is to be received next, all of it. */
+/*
+ * The next message; channel_receive() passes over WIRE_ALIVE, and so may wait for another one. What follows it is to be received next, all
+ * of it.
+ */
+int channel_next(struct channel *channel, struct wire_message *message);
 int channel_receive(struct channel *channel, struct wire_message *message);
 int channel_receive_body(struct channel *channel, const struct wire_message *message, void *body);
 int channel_receive_reason(struct channel *channel, const struct wire_message *message, char reason[REASON_SIZE]);

@@ -122,6 +122,8 @@ int uf_destination_open(struct uf_destination **out, const struct uf_migrate_reg
 	if (!err)
 		err = regions_take(&destination->regions, regions, count);
 	if (!err)
+		err = regions_check_kinds(&destination->regions);
+	if (!err)
 		err = take_options(destination, opts);
 	if (!err)
 		err = make_memory(destination);
@@ -131,6 +133,8 @@ int uf_destination_open(struct uf_destination **out, const struct uf_migrate_reg
 		destination->engine = uf_way(destination->uf) == UF_WAY_USER_ENGINE ? UF_ENGINE_USER : UF_ENGINE_KERNEL;
 	if (!err)
 		err = empty_regions(destination);
+	if (!err)
+		err = place_try(destination);
 	if (err) {
 		uf_destination_close(destination);
 		return err;
@@ -139,12 +143,12 @@ int uf_destination_open(struct uf_destination **out, const struct uf_migrate_reg
 	return 0;
 }
 
-/* Not where pages cannot be poisoned: as soon as nobody watches them they would be zeros. */
+/* What cannot be poisoned stays watched for ever: a touch of it waits. */
 static void let_go(struct uf_destination *destination)
 {
 	int standing = destination_standing(destination);
 
-	if (standing == DESTINATION_LOST && !(uf_features(destination->uf) & UFFD_FEATURE_POISON)) {
+	if (standing == DESTINATION_LOST && atomic_load(&destination->unpoisoned)) {
 		faults_end(destination);
 		return;
 	}
@@ -251,8 +255,10 @@ static void settle(struct uf_destination *destination)
 	int cancels = DESTINATION_CANCELS;
 	uint64_t count;
 
+	pthread_mutex_lock(&destination->lock);
 	if (atomic_compare_exchange_strong(&destination->standing, &cancels, DESTINATION_WAITS))
 		raw_read(destination->wake, &count, sizeof(count));
+	pthread_mutex_unlock(&destination->lock);
 }
 
 static int run(struct uf_destination *destination)
@@ -271,6 +277,7 @@ static int run(struct uf_destination *destination)
 	err = destination->result;
 	pthread_mutex_unlock(&destination->lock);
 	pthread_join(receiver, NULL);
+	tally_tick(&destination->tally);
 	switch (destination_standing(destination)) {
 	case DESTINATION_DONE:
 		tally_phase(&destination->tally, UF_MIGRATE_COMPLETE);
@@ -300,8 +307,8 @@ int uf_destination_run(struct uf_destination *destination, const char *connected
 		err = -EALREADY;
 	if (standing == DESTINATION_CANCELS)
 		err = -ECANCELED;
-	for (int i = 0; err && i < count; i++)
-		close(destination->fds[i]);
+	if (err && connected)
+		address_discard(connected);
 	if (!err)
 		err = run(destination);
 	settle(destination);
@@ -317,28 +324,36 @@ static void wake(struct uf_destination *destination)
 
 int uf_destination_cancel(struct uf_destination *destination)
 {
-	int waits = DESTINATION_WAITS;
+	int waits = DESTINATION_WAITS, err = 0;
 
 	if (!destination)
 		return -EINVAL;
+	/* Both at once, or the wake-up might come when the cancellation has had its effect, and end what comes after it. */
+	pthread_mutex_lock(&destination->lock);
 	if (!atomic_compare_exchange_strong(&destination->standing, &waits, DESTINATION_CANCELS) &&
 	    waits != DESTINATION_CANCELS)
-		return -EALREADY;
-	wake(destination);
-	return 0;
+		err = -EALREADY;
+	else
+		wake(destination);
+	pthread_mutex_unlock(&destination->lock);
+	return err;
 }
 
 int uf_destination_abandon(struct uf_destination *destination)
 {
-	int begun = DESTINATION_BEGUN;
+	int begun = DESTINATION_BEGUN, err;
 
 	if (!destination)
 		return -EINVAL;
 	if (!atomic_compare_exchange_strong(&destination->standing, &begun, DESTINATION_LOST))
 		return begun == DESTINATION_WAITS || begun == DESTINATION_CANCELS ? -EAGAIN : -EALREADY;
 	tally_fail(&destination->tally, "the source is gone for good");
+	atomic_store(&destination->unpoisoned, true);
 	wake(destination);
-	return place_poison_missing(destination);
+	err = place_poison_missing(destination);
+	if (!err)
+		atomic_store(&destination->unpoisoned, false);
+	return err;
 }
 
 enum uf_migrate_owner uf_destination_owner(const struct uf_destination *destination)

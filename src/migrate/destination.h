@@ -43,6 +43,9 @@ enum stage {
 	STAGE_READY,   /* the source may commit at any moment, or has */
 };
 
+/* Migrations that were cancelled when their sources might have committed, and that may still be asked about. */
+#define CANCELED 16
+
 struct uf_destination {
 	struct regions regions;
 	struct uf_destination_options options;
@@ -51,9 +54,11 @@ struct uf_destination {
 	struct uf *uf; /* NULL once all is here */
 	enum uf_engine engine;
 	_Atomic int standing;
-	int wake;        /* eventfd: readable when the receiver shall end */
-	int listener;    /* or -1 */
-	char *listening; /* its address */
+	_Atomic bool
+		unpoisoned; /* of what is lost some pages could not be: they would be zeros if nobody watched them */
+	int wake;           /* eventfd: readable when the receiver shall end */
+	int listener;       /* or -1 */
+	char *listening;    /* its address */
 
 	_Atomic uint64_t *have;   /* bitmap */
 	_Atomic uint64_t *asked;  /* bitmap: touched while they were missing */
@@ -63,8 +68,8 @@ struct uf_destination {
 	/* The receiver's. */
 	enum stage stage;
 	uint8_t id[16];
-	bool has_canceled; /* there is a migration that was cancelled when its source might have committed */
-	uint8_t canceled_id[16];
+	unsigned canceled; /* how many; the last of them are kept */
+	uint8_t canceled_ids[CANCELED][16];
 	struct channel channels[2];
 	unsigned connections; /* of this time */
 	unsigned beat_ms;     /* the source must hear something at least so often */
@@ -142,6 +147,9 @@ int place_copy(struct uf_destination *destination, uint64_t from, uint64_t end, 
 int place_zeros(struct uf_destination *destination, uint64_t from, uint64_t end);
 int place_poison(struct uf_destination *destination, uint64_t from, uint64_t end);
 int place_poison_missing(struct uf_destination *destination);
+
+/* Whether the memory can be registered, as far as a page of each region tells: before anybody has sent anything. */
+int place_try(struct uf_destination *destination);
 
 /* Registers the memory; undoes that; undoes it for good. */
 int place_arm(struct uf_destination *destination);

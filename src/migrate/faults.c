@@ -115,10 +115,11 @@ static int take_answer(struct uf_destination *destination)
 {
 	struct channel *channel = destination_requests(destination);
 	struct wire_message message;
-	int err = channel_receive(channel, &message);
+	int err = channel_next(channel, &message);
 
-	if (!err)
-		err = destination_take_pages(destination, channel, &message, destination->faults_buffer);
+	if (err || message.type == WIRE_ALIVE)
+		return err;
+	err = destination_take_pages(destination, channel, &message, destination->faults_buffer);
 	if (!err && place_is_complete(destination)) {
 		pthread_mutex_lock(&destination->lock);
 		pthread_cond_broadcast(&destination->changed);

@@ -62,7 +62,7 @@ static int refused(struct uf_source *source, enum wire_refusal refusal)
 	}
 }
 
-static int take_preface(struct uf_source *source, unsigned channel)
+static int take_preface(struct uf_source *source, unsigned channel, bool *met)
 {
 	unsigned char raw[WIRE_PREFACE_SIZE];
 	struct wire_preface preface;
@@ -83,11 +83,16 @@ static int take_preface(struct uf_source *source, unsigned channel)
 		return -EPROTO;
 	if (preface.page_size != source->regions.page_size)
 		return refused(source, WIRE_NO_REGIONS);
-	if ((source->options.flags & UF_MIGRATE_CHECKSUM) && !(preface.features & WIRE_CHECKSUM))
+	if ((preface.required & ~WIRE_FEATURES) ||
+	    ((source->options.flags & UF_MIGRATE_CHECKSUM) && !(preface.features & WIRE_CHECKSUM)))
 		return refused(source, WIRE_NO_FEATURE);
 	source->channels[channel].checksum = (preface.features & WIRE_CHECKSUM) &&
 	                                     ((preface.required & WIRE_CHECKSUM) ||
 	                                      (source->options.flags & UF_MIGRATE_CHECKSUM));
+	/* It stands in one place on all connections, and whoever is fresh is met by one who is. */
+	if ((*met && preface.standing != source->peer_standing) || (source->fresh && preface.standing != WIRE_FRESH))
+		return -EPROTO;
+	*met = true;
 	source->peer_standing = preface.standing;
 	source->beat_ms = preface.timeout_ms / 4 + 1;
 	return 0;
@@ -97,6 +102,7 @@ static int take_preface(struct uf_source *source, unsigned channel)
 static int take_prefaces(struct uf_source *source)
 {
 	unsigned missing = (1u << source->connections) - 1;
+	bool met = false;
 	int err = 0;
 
 	while (missing && !err) {
@@ -107,7 +113,7 @@ static int take_prefaces(struct uf_source *source)
 		if (at == -EAGAIN)
 			err = -ENOTCONN;
 		else
-			err = at < 0 ? at : take_preface(source, (unsigned)at);
+			err = at < 0 ? at : take_preface(source, (unsigned)at, &met);
 		if (at >= 0)
 			missing &= ~(1u << at);
 	}
@@ -180,8 +186,7 @@ static int take_bitmaps(struct uf_source *source)
 	return err;
 }
 
-/* The destination has nothing. */
-static void begin_anew(struct uf_source *source)
+void source_begin_anew(struct uf_source *source)
 {
 	bitmap_clear(source->sent, 0, source->regions.numbers);
 	bitmap_clear(source->unsure, 0, source->regions.numbers);
@@ -207,7 +212,7 @@ static int agree(struct uf_source *source)
 		return take_bitmaps(source);
 	if (our_standing(source) == WIRE_COMMITTED)
 		return -EPROTO;
-	begin_anew(source);
+	source_begin_anew(source);
 	return 0;
 }
 
@@ -218,7 +223,8 @@ static int open_streams(struct uf_source *source, const int fds[ADDRESS_CONNECTI
 
 	/* All are ours before the first may fail. */
 	for (unsigned i = 0; i < source->connections; i++)
-		stream_open(&source->channels[i].stream, fds[i], source->wake, source->options.timeout_ms);
+		stream_open(&source->channels[i].stream, fds[i], source_wake(source), source->options.timeout_ms);
+	stream_keep_short(&source->channels[0].stream, SOURCE_SHORT);
 	for (unsigned i = 0; i < source->connections && !err; i++) {
 		err = tls_greet(source->tls, &source->channels[i].stream, cause);
 		if (err == -EACCES)
@@ -235,7 +241,7 @@ int source_connect(struct uf_source *source, const char *address)
 	unsigned wanted = source->options.flags & UF_MIGRATE_ONE_CONNECTION ? 1 : 2;
 	int fds[ADDRESS_CONNECTIONS], err;
 
-	err = address_connect(address, fds, wanted, source->options.timeout_ms, source->wake);
+	err = address_connect(address, fds, wanted, source->options.timeout_ms, source_wake(source));
 	if (err < 0)
 		return err;
 	source->connections = (unsigned)err;
@@ -251,6 +257,7 @@ int source_connect(struct uf_source *source, const char *address)
 	}
 	source->fresh = false;
 	tally_connected(&source->tally, 1);
+	tally_tick(&source->tally);
 	return 0;
 }
 

@@ -145,6 +145,8 @@ int source_commit(struct uf_source *source)
 	/* From here on the destination may begin at any moment, and the program must not run here any more. */
 	if (!atomic_compare_exchange_strong(&source->standing, &owns, SOURCE_COMMITTED) && owns != SOURCE_COMMITTED)
 		return -ECANCELED;
+	for (unsigned i = 0; i < source->connections; i++)
+		source->channels[i].stream.wake = source_wake(source);
 	err = channel_tell(&source->channels[0], WIRE_COMMIT, 0);
 	if (!err)
 		err = source_expect(source, WIRE_STARTED, &message);

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "migrate/destination.h"
@@ -20,23 +21,12 @@ struct meeting {
 	int next; /* of the descriptors that were given */
 };
 
-/* How long to wait for the next, ms; -1: for ever. */
-static int patience(const struct meeting *meeting, bool half)
-{
-	uint64_t now = now_ns();
-
-	if (half)
-		return (int)GREETING;
-	if (!meeting->deadline)
-		return -1;
-	return now < meeting->deadline ? (int)((meeting->deadline - now) / 1000000) + 1 : 0;
-}
-
 /* -EAGAIN: of two connections the one that is here has ended, or the other does not come. */
 static int accept_one(struct meeting *meeting)
 {
 	struct uf_destination *destination = meeting->destination;
 	bool half = meeting->here[0] || meeting->here[1];
+	uint64_t until = half ? deadline_in(GREETING) : meeting->deadline;
 	struct pollfd fds[3] = {
 		{.fd = destination->listener, .events = POLLIN},
 		{.fd = destination->wake, .events = POLLIN},
@@ -45,7 +35,7 @@ static int accept_one(struct meeting *meeting)
 	};
 
 	for (;;) {
-		int count = poll(fds, 3, patience(meeting, half)), fd;
+		int count = poll(fds, 3, until ? deadline_left(until) : -1), fd;
 
 		if (count < 0 && errno == EINTR)
 			continue;
@@ -78,6 +68,14 @@ static bool is_ours(const struct uf_destination *destination, const struct wire_
 	return destination->stage != STAGE_EMPTY && !memcmp(destination->id, preface->id, sizeof(preface->id));
 }
 
+static bool was_canceled(const struct uf_destination *destination, const uint8_t id[16])
+{
+	for (unsigned i = 0; i < destination->canceled && i < CANCELED; i++)
+		if (!memcmp(destination->canceled_ids[i], id, sizeof(destination->id)))
+			return true;
+	return false;
+}
+
 /* Whether this source may come, as far as where the two stand is concerned; and what we answer. */
 static enum wire_refusal judge_standing(const struct uf_destination *destination, const struct wire_preface *preface,
                                         enum wire_standing *answer)
@@ -87,7 +85,7 @@ static enum wire_refusal judge_standing(const struct uf_destination *destination
 
 	switch (preface->standing) {
 	case WIRE_COMMITTED:
-		if (destination->has_canceled && !memcmp(destination->canceled_id, preface->id, sizeof(preface->id))) {
+		if (was_canceled(destination, preface->id)) {
 			*answer = WIRE_CANCELED;
 			return WIRE_ACCEPTED;
 		}
@@ -199,6 +197,7 @@ static int greet(struct meeting *meeting, struct stream *stream)
 	destination->channels[preface.channel].stream.tls = stream->tls;
 	destination->channels[preface.channel].stream.wake = stream->wake;
 	destination->channels[preface.channel].stream.timeout_ms = destination->options.timeout_ms;
+	tally_add(&destination->tally.wire, stream->bytes);
 	meeting->preface[preface.channel] = preface;
 	meeting->here[preface.channel] = true;
 	stream->fd = -1;
@@ -229,7 +228,9 @@ static int gather(struct meeting *meeting)
 		if (err < 0)
 			return err;
 		stream = (struct stream){.fd = -1};
-		stream_open(&stream, err, destination->wake, !given && timeout > GREETING ? GREETING : timeout);
+		stream_open(&stream, err, destination->wake, timeout);
+		if (!given)
+			stream.deadline = deadline_in(timeout > GREETING ? GREETING : timeout);
 		err = greet(meeting, &stream);
 		stream_close(&stream);
 		if (err && given)
@@ -262,7 +263,7 @@ static int take_regions(struct uf_destination *destination)
 		agree = wire_region_agrees((unsigned char *)destination->buffer + i * WIRE_REGION_SIZE,
 		                           &destination->regions.at[i]);
 	if (agree)
-		return channel_tell(channel, WIRE_ACCEPT, 0);
+		return 0;
 	tally_fail(&destination->tally, "a source is refused: other regions");
 	channel_reason(channel, WIRE_REFUSE, WIRE_NO_REGIONS, "other regions");
 	stream_finish(&channel->stream, STREAM_GRACE_MS);
@@ -322,8 +323,6 @@ static int agree(struct meeting *meeting)
 	int err = 0;
 
 	judge_standing(destination, preface, &standing);
-	if (standing == WIRE_FRESH || standing == WIRE_PRECOPY)
-		err = step_back(destination, preface, standing == WIRE_PRECOPY);
 	for (unsigned i = 0; i < destination->connections && !err; i++)
 		err = answer_preface(destination, &destination->channels[i].stream, &meeting->preface[i], standing,
 		                     WIRE_ACCEPTED);
@@ -336,6 +335,11 @@ static int agree(struct meeting *meeting)
 		return -ECONNABORTED;
 	}
 	err = take_regions(destination);
+	/* Not before: a connection that was late, and that the source has given up, gets as far as that. */
+	if (!err && (standing == WIRE_FRESH || standing == WIRE_PRECOPY))
+		err = step_back(destination, preface, standing == WIRE_PRECOPY);
+	if (!err)
+		err = channel_tell(&destination->channels[0], WIRE_ACCEPT, 0);
 	for (size_t i = 0; i < destination->regions.count && !err && standing != WIRE_FRESH; i++)
 		err = send_bitmap(destination, &destination->regions.at[i]);
 	return err;
@@ -364,15 +368,25 @@ static int welcome(struct meeting *meeting)
 	return 0;
 }
 
+/* Descriptors that nobody has asked for, as the second one of a source that has one connection. */
+static void drop_rest(struct meeting *meeting)
+{
+	struct uf_destination *destination = meeting->destination;
+
+	while (meeting->next < destination->fds_count)
+		close(destination->fds[meeting->next++]);
+}
+
 int destination_meet(struct uf_destination *destination, unsigned ms)
 {
-	struct meeting meeting = {.destination = destination, .deadline = ms ? now_ns() + ms * 1000000ull : 0};
+	struct meeting meeting = {.destination = destination, .deadline = ms ? deadline_in(ms) : 0};
 	bool given = destination->fds_count;
 	int err;
 
 	for (;;) {
 		meeting.here[0] = meeting.here[1] = false;
 		err = gather(&meeting);
+		drop_rest(&meeting);
 		if (!err)
 			err = welcome(&meeting);
 		else
@@ -380,12 +394,6 @@ int destination_meet(struct uf_destination *destination, unsigned ms)
 		if (!err)
 			return 0;
 		destination_part(destination);
-		while (given && meeting.next < destination->fds_count) {
-			struct stream rest = {.fd = -1};
-
-			stream_open(&rest, destination->fds[meeting.next++], -1, 0);
-			stream_close(&rest);
-		}
 		/* A source that was told that it is over: nothing more is to come, or it may be another's turn. */
 		if (err == -ECONNABORTED && (given || ms))
 			return -ECANCELED;

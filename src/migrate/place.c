@@ -194,6 +194,32 @@ int place_poison_missing(struct uf_destination *destination)
 	return err;
 }
 
+/* Pages of hugetlbfs can be registered too, and then nothing of the size of a page can be delivered; nor zeros, which is how it shows. */
+static int watch(struct uf_destination *destination, const struct region *region, uint64_t len)
+{
+	const uint64_t needed = (uint64_t)1 << _UFFDIO_COPY | (uint64_t)1 << _UFFDIO_ZEROPAGE;
+	uint64_t ioctls = 0;
+	int err = uf_register(destination->uf, (void *)(uintptr_t)region->addr, len, UFFDIO_REGISTER_MODE_MISSING,
+	                      &ioctls);
+
+	return err || (ioctls & needed) == needed ? err : -EINVAL;
+}
+
+int place_try(struct uf_destination *destination)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < destination->regions.count && !err; i++) {
+		const struct region *region = &destination->regions.at[i];
+
+		err = watch(destination, region, destination->regions.page_size);
+		if (!err)
+			err = uf_unregister(destination->uf, (void *)(uintptr_t)region->addr,
+			                    destination->regions.page_size);
+	}
+	return err;
+}
+
 int place_arm(struct uf_destination *destination)
 {
 	int err = 0;
@@ -204,8 +230,7 @@ int place_arm(struct uf_destination *destination)
 		/* A child would read zeros where pages are missing. */
 		err = raw_madvise(region->addr, region->len, MADV_DONTFORK);
 		if (!err)
-			err = uf_register(destination->uf, (void *)(uintptr_t)region->addr, region->len,
-			                  UFFDIO_REGISTER_MODE_MISSING, NULL);
+			err = watch(destination, region, region->len);
 	}
 	if (err)
 		place_disarm(destination);

@@ -14,9 +14,8 @@
 
 /* Of what was not asked for, in one message: the more, the longer what is asked for next waits for the processor, or for its turn. */
 #define BULK      ((size_t)64 << 10)
-#define SHORT     (512u << 10) /* bytes that wait in the system at most */
-#define SHORT_ONE (64u << 10)
-#define URGENT    1024 /* requests that wait for the one connection; more are sent when their turn comes */
+#define SHORT_ONE (64u << 10) /* over the one connection: SOURCE_SHORT */
+#define URGENT    1024        /* requests that wait for the one connection; more are sent when their turn comes */
 #define NOWHERE   UINT64_MAX
 
 struct postcopy {
@@ -24,6 +23,7 @@ struct postcopy {
 	struct sender sender; /* the requests' thread's */
 	pthread_t thread;
 	_Atomic uint64_t seek; /* where to go on; NOWHERE: where it is */
+	_Atomic bool asked;    /* set after a request was looked at: what is held back may be waited for */
 
 	pthread_mutex_t lock;
 	pthread_cond_t ended_cond;
@@ -52,7 +52,7 @@ static int answer(struct postcopy *postcopy, uint64_t from, uint64_t end)
 		err = send_pages(source, &postcopy->sender, channel, from, from + count, false);
 		if (!err)
 			err = send_zeros(source, &postcopy->sender, channel);
-		tally_add(&source->tally.requested, count * source->regions.page_size);
+		tally_add(&source->tally.requested, sender_bytes(&postcopy->sender));
 		from += count;
 	}
 	return err;
@@ -94,6 +94,7 @@ static int take_request(struct postcopy *postcopy, const struct wire_message *me
 	else
 		err = answer(postcopy, from, end);
 	atomic_store(&postcopy->seek, end);
+	atomic_store(&postcopy->asked, true);
 	return err;
 }
 
@@ -142,11 +143,18 @@ static void *serve_requests(void *arg)
 
 /* ---- the thread of uf_source_run() ---- */
 
-static int send_urgent(struct postcopy *postcopy)
+/*
+ * What was asked for and is this thread's to send. Zeros that it holds back are nobody else's any more: they may be what was asked for, and
+ * have nothing behind them that would drive them out for as long as all memory takes.
+ */
+static int send_asked(struct postcopy *postcopy)
 {
+	struct uf_source *source = postcopy->source;
 	uint64_t page;
 	int err = 0;
 
+	if (atomic_exchange(&postcopy->asked, false))
+		err = send_zeros(source, &source->sender, &source->channels[0]);
 	while (!err && take_urgent(postcopy, &page))
 		err = answer(postcopy, page, page + 1);
 	return err;
@@ -192,15 +200,16 @@ static void pause_for(struct postcopy *postcopy, uint64_t ns)
 }
 
 /* For the bandwidth; what is asked for does not wait for it. */
-static int wait_turn(struct postcopy *postcopy, uint64_t bytes)
+static int wait_turn(struct postcopy *postcopy)
 {
-	uint64_t ns = limit_pass(&postcopy->source->limit, bytes);
+	struct uf_source *source = postcopy->source;
+	uint64_t ns = limit_pass(&source->limit, sender_bytes(&source->sender));
 	uint64_t until = now_ns() + ns, now;
 	int err = 0;
 
 	while (ns && !err && (now = now_ns()) < until) {
 		pause_for(postcopy, until - now < 2000000 ? until - now : 2000000);
-		err = send_urgent(postcopy);
+		err = send_asked(postcopy);
 	}
 	return err;
 }
@@ -217,13 +226,10 @@ static int send_all(struct postcopy *postcopy)
 	while (!err && (count = claim_next(postcopy, &cursor, most))) {
 		err = send_pages(source, &source->sender, channel, cursor, cursor + count, false);
 		cursor += count;
-		/* Somebody may wait for zeros that are held back. */
-		if (!err && atomic_load(&postcopy->seek) != NOWHERE)
-			err = send_zeros(source, &source->sender, channel);
 		if (!err)
-			err = send_urgent(postcopy);
+			err = send_asked(postcopy);
 		if (!err)
-			err = wait_turn(postcopy, count * source->regions.page_size);
+			err = wait_turn(postcopy);
 		tally_tick(&source->tally);
 	}
 	return err ? err : send_zeros(source, &source->sender, channel);
@@ -292,7 +298,8 @@ int source_postcopy(struct uf_source *source)
 	if (err)
 		return err;
 	tally_phase(&source->tally, UF_MIGRATE_POSTCOPY);
-	stream_keep_short(&source->channels[0].stream, source->connections == 1 ? SHORT_ONE : SHORT);
+	if (source->connections == 1)
+		stream_keep_short(&source->channels[0].stream, SHORT_ONE);
 	sending = send_all(&postcopy);
 	if (!sending)
 		sending = wait_done(&postcopy);

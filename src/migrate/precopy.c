@@ -23,8 +23,8 @@ static int look_up(struct uf_source *source)
 		return -ECANCELED;
 	if (!stream_has(&source->channels[0].stream))
 		return 0;
-	err = channel_receive(&source->channels[0], &message);
-	return err ? err : source_rejected(source, &source->channels[0], &message);
+	err = channel_next(&source->channels[0], &message);
+	return err || message.type == WIRE_ALIVE ? err : source_rejected(source, &source->channels[0], &message);
 }
 
 /* For the bandwidth. Cut short when woken: who has woken us is found out at the next look. */
@@ -64,7 +64,7 @@ static int sweep(struct uf_source *source, const struct region *region)
 
 		note_sent(source, at, at + count);
 		err = send_pages(source, &source->sender, &source->channels[0], at, at + count, true);
-		pause_for(source, limit_pass(&source->limit, count * source->regions.page_size));
+		pause_for(source, limit_pass(&source->limit, sender_bytes(&source->sender)));
 		at += count;
 		if (!err)
 			err = look_up(source);
@@ -139,12 +139,20 @@ static int pass(struct uf_source *source)
 {
 	int err = 0;
 
-	atomic_fetch_add(&source->tally.passes, 1);
+	if (!source->in_pass)
+		atomic_fetch_add(&source->tally.passes, 1);
+	source->in_pass = true;
 	for (size_t i = 0; i < source->regions.count && !err; i++)
 		err = sweep(source, &source->regions.at[i]);
 	if (!err)
 		err = send_zeros(source, &source->sender, &source->channels[0]);
-	return err ? err : source_barrier(source);
+	if (!err)
+		err = source_barrier(source);
+	if (err)
+		return err;
+	source->in_pass = false;
+	source->passes++;
+	return 0;
 }
 
 /* Whether another pass would get further than this one. */
@@ -166,7 +174,6 @@ int source_precopy(struct uf_source *source)
 	if (!err)
 		err = source_collect(source, &written);
 	while (!err && source->passes < source->options.passes) {
-		source->passes++;
 		err = pass(source);
 		if (!err)
 			err = source_collect(source, &written);

@@ -106,14 +106,32 @@ static int begin(struct uf_destination *destination, struct channel *channel)
 	return err;
 }
 
+/* The source would come back, and again, if it did not know. */
+static int refuse_memory(struct uf_destination *destination, struct channel *channel, int err)
+{
+	tally_fail(&destination->tally, "the memory cannot be written to");
+	channel_reason(channel, WIRE_REFUSE, WIRE_FAILED, "the memory cannot be written to");
+	stream_finish(&channel->stream, STREAM_GRACE_MS);
+	return err;
+}
+
+static int receive_pages(struct uf_destination *destination, struct channel *channel,
+                         const struct wire_message *message)
+{
+	int err;
+
+	tally_add(&destination->tally.precopy, message->length);
+	err = place_receive(destination, channel, message);
+	return err == -EFAULT ? refuse_memory(destination, channel, err) : err;
+}
+
 static int take_precopy(struct uf_destination *destination, struct channel *channel, const struct wire_message *message)
 {
 	uint64_t first;
 
 	switch (message->type) {
 	case WIRE_PAGES:
-		tally_add(&destination->tally.precopy, message->length);
-		return place_receive(destination, channel, message);
+		return receive_pages(destination, channel, message);
 	case WIRE_ZEROS:
 		first = first_page(destination, message);
 		tally_add(&destination->tally.zero, message->count * (uint64_t)destination->regions.page_size);
@@ -172,6 +190,14 @@ static int take_early(struct uf_destination *destination, struct channel *channe
 
 /* ---- after it has begun ---- */
 
+/* Over the one connection what was asked for comes among all the rest. */
+static uint64_t asked_bytes(const struct uf_destination *destination, uint64_t from, uint64_t end)
+{
+	return destination->connections == 1
+	               ? bitmap_count(destination->asked, from, end) * destination->regions.page_size
+	               : 0;
+}
+
 int destination_take_pages(struct uf_destination *destination, struct channel *channel,
                            const struct wire_message *message, char *buffer)
 {
@@ -187,8 +213,8 @@ int destination_take_pages(struct uf_destination *destination, struct channel *c
 		return place_zeros(destination, from, end);
 	}
 	tally_add(&destination->tally.postcopy, message->length);
-	if (buffer == destination->faults_buffer)
-		tally_add(&destination->tally.requested, message->length);
+	tally_add(&destination->tally.requested,
+	          buffer == destination->faults_buffer ? message->length : asked_bytes(destination, from, end));
 	err = channel_receive_body(channel, message, buffer);
 	return err ? err : place_copy(destination, from, end, buffer);
 }
@@ -280,10 +306,9 @@ static int cancel(struct uf_destination *destination)
 		channel_reason(&destination->channels[0], WIRE_CANCEL, WIRE_ACCEPTED, "cancelled at the destination");
 		stream_finish(&destination->channels[0].stream, STREAM_GRACE_MS);
 	}
-	if (destination->stage == STAGE_READY) {
-		destination->has_canceled = true;
-		memcpy(destination->canceled_id, destination->id, sizeof(destination->id));
-	}
+	if (destination->stage == STAGE_READY)
+		memcpy(destination->canceled_ids[destination->canceled++ % CANCELED], destination->id,
+		       sizeof(destination->id));
 	return -ECANCELED;
 }
 
@@ -312,6 +337,11 @@ static bool is_over(struct uf_destination *destination, int *err)
 	case DESTINATION_CANCELS:
 		*err = cancel(destination);
 		return true;
+	case DESTINATION_BEGUN:
+		/* As of a source that asked what became of another migration: nothing that concerns the program that is here. */
+		if (*err == -ECANCELED)
+			*err = -ENOTCONN;
+		return destination->fds_count || !may_pass(*err);
 	default:
 		if (*err != -ENOTCONN && *err != -ECANCELED)
 			tally_fail(&destination->tally, "the connection is given up: %s", tally_word(*err));

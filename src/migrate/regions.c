@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -52,6 +55,36 @@ void regions_drop(struct regions *regions)
 {
 	free(regions->at);
 	regions->at = NULL;
+}
+
+/* Whether what lies at [start, end) is what the regions there say. */
+static bool is_as_said(const struct regions *regions, uint64_t start, uint64_t end, bool is_private)
+{
+	for (size_t i = 0; i < regions->count; i++) {
+		const struct region *region = &regions->at[i];
+
+		if (start < region->addr + region->len && region->addr < end && !(region->flags & UF_MIGRATE_SHARED) &&
+		    !is_private)
+			return false;
+	}
+	return true;
+}
+
+int regions_check_kinds(const struct regions *regions)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	uint64_t start, end, inode;
+	char line[8192], shared;
+	int err = 0;
+
+	while (maps && !err && fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*3c%c %*x %*x:%*x %" SCNu64, &start, &end, &shared,
+		           &inode) == 4 &&
+		    !is_as_said(regions, start, end, shared == 'p' && (!inode || strstr(line, " /dev/zero\n"))))
+			err = -EINVAL;
+	if (maps)
+		fclose(maps);
+	return err;
 }
 
 const struct region *regions_of_page(const struct regions *regions, uint64_t page)

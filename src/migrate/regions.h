@@ -30,6 +30,12 @@ struct regions {
 int regions_take(struct regions *regions, const struct uf_migrate_region *from, size_t count);
 void regions_drop(struct regions *regions);
 
+/*
+ * -EINVAL: what is not said to be shared is not private anonymous memory. Pages of it that were never touched, or are thrown away, would be
+ * taken for zeros, and are not. 0 also where the kernel does not tell.
+ */
+int regions_check_kinds(const struct regions *regions);
+
 /* The region of a page, by its number; of an address, or NULL. */
 const struct region *regions_of_page(const struct regions *regions, uint64_t page);
 const struct region *regions_of_address(const struct regions *regions, uint64_t addr);

@@ -127,6 +127,7 @@ static int send_run(struct uf_source *source, struct sender *sender, struct chan
 	if (live && channel->checksum)
 		bytes = memcpy(sender->copy, bytes, len);
 	tally_add(live ? &source->tally.precopy : &source->tally.postcopy, len);
+	sender->bytes += len;
 	return channel_send(channel, &message, bytes);
 }
 

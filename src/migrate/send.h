@@ -19,6 +19,7 @@ struct sender {
 	uint64_t entries_at, entries_end;
 	char *copy;                     /* of a run that changes while it is sent; or NULL */
 	uint64_t zeros_from, zeros_end; /* page numbers of zeros that have not been told of */
+	uint64_t bytes;                 /* of pages that were sent since sender_bytes() was asked */
 };
 
 int sender_open(struct sender *sender);
@@ -31,5 +32,14 @@ void sender_close(struct sender *sender);
 int send_pages(struct uf_source *source, struct sender *sender, struct channel *channel, uint64_t from, uint64_t end,
                bool live);
 int send_zeros(struct uf_source *source, struct sender *sender, struct channel *channel);
+
+/* Of pages that were sent since it was asked last. Of zeros none. */
+static inline uint64_t sender_bytes(struct sender *sender)
+{
+	uint64_t bytes = sender->bytes;
+
+	sender->bytes = 0;
+	return bytes;
+}
 
 #endif

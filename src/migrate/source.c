@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/options.h"
 #include "base/rawsys.h"
+#include "migrate/address.h"
 #include "migrate/source.h"
 
 #define TIMEOUT_MS      30000
@@ -75,6 +76,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
 		return -ENOMEM;
 	source->fresh = true;
 	source->sender.pagemap = -1;
+	pthread_mutex_init(&source->cancel, NULL);
 	source->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = source->wake < 0 ? -errno : 0;
 	tally_init(&source->tally);
@@ -82,6 +84,8 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
 		channel_init(&source->channels[i], WIRE_DESTINATION, &source->regions);
 	if (!err)
 		err = regions_take(&source->regions, regions, count);
+	if (!err)
+		err = regions_check_kinds(&source->regions);
 	if (!err)
 		err = take_options(source, opts);
 	if (!err)
@@ -92,6 +96,7 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
 		uf_source_close(source);
 		return err;
 	}
+	source_begin_anew(source);
 	*out = source;
 	return 0;
 }
@@ -111,6 +116,7 @@ void uf_source_close(struct uf_source *source)
 	regions_drop(&source->regions);
 	if (source->wake >= 0)
 		close(source->wake);
+	pthread_mutex_destroy(&source->cancel);
 	tally_destroy(&source->tally);
 	free(source);
 }
@@ -145,6 +151,8 @@ static int go_on(struct uf_source *source)
 		source->stopped = false;
 		break;
 	case WIRE_COMPLETE:
+		if (source_standing(source) == SOURCE_COMMITTED)
+			atomic_store(&source->tally.stopped_ns, now_ns() - source->stopped_ns);
 		channel_tell(&source->channels[0], WIRE_BYE, 0);
 		atomic_store(&source->standing, SOURCE_DONE);
 		tally_phase(&source->tally, UF_MIGRATE_COMPLETE);
@@ -162,11 +170,14 @@ static void forget(struct uf_source *source)
 {
 	uint64_t count;
 
+	pthread_mutex_lock(&source->cancel);
 	atomic_store(&source->standing, SOURCE_OWNS);
-	source->fresh = true;
-	source->passes = 0;
 	if (read(source->wake, &count, sizeof(count)) < 0)
 		count = 0;
+	pthread_mutex_unlock(&source->cancel);
+	source->fresh = true;
+	source->passes = 0;
+	source->in_pass = false;
 	tally_phase(&source->tally, UF_MIGRATE_CANCELED);
 }
 
@@ -186,8 +197,10 @@ static int clean_up(struct uf_source *source, int err)
 		tally_fail(&source->tally, "%s", tally_word(err));
 	}
 	source_disconnect(source);
-	if (standing != SOURCE_OWNS && standing != SOURCE_CANCELS)
+	if (standing != SOURCE_OWNS && standing != SOURCE_CANCELS) {
+		tally_tick(&source->tally);
 		return err;
+	}
 	source_resume(source);
 	if (err == -ECANCELED)
 		forget(source);
@@ -198,13 +211,16 @@ static int clean_up(struct uf_source *source, int err)
 
 int uf_source_run(struct uf_source *source, const char *address)
 {
-	int err;
+	int standing, err;
 
 	if (!source || !address)
 		return -EINVAL;
-	if (source_standing(source) == SOURCE_DONE)
+	standing = source_standing(source);
+	if (standing == SOURCE_DONE || standing == SOURCE_CANCELS)
+		address_discard(address);
+	if (standing == SOURCE_DONE)
 		return -EALREADY;
-	err = source_standing(source) == SOURCE_CANCELS ? -ECANCELED : source_connect(source, address);
+	err = standing == SOURCE_CANCELS ? -ECANCELED : source_connect(source, address);
 	if (!err)
 		err = source_standing(source) == SOURCE_COMMITTED || source_standing(source) == SOURCE_GAVE
 		              ? go_on(source)
@@ -212,20 +228,24 @@ int uf_source_run(struct uf_source *source, const char *address)
 	if (err)
 		return clean_up(source, err);
 	source_disconnect(source);
+	tally_tick(&source->tally);
 	return 0;
 }
 
 int uf_source_cancel(struct uf_source *source)
 {
-	int owns = SOURCE_OWNS;
+	int owns = SOURCE_OWNS, err = 0;
 	uint64_t one = 1;
 
 	if (!source)
 		return -EINVAL;
+	pthread_mutex_lock(&source->cancel);
 	if (!atomic_compare_exchange_strong(&source->standing, &owns, SOURCE_CANCELS) && owns != SOURCE_CANCELS)
-		return -EALREADY;
-	raw_syscall3(SYS_write, source->wake, (long)&one, sizeof(one));
-	return 0;
+		err = -EALREADY;
+	else
+		raw_syscall3(SYS_write, source->wake, (long)&one, sizeof(one));
+	pthread_mutex_unlock(&source->cancel);
+	return err;
 }
 
 enum uf_migrate_owner uf_source_owner(const struct uf_source *source)

@@ -36,13 +36,20 @@ enum source_standing {
 	SOURCE_DONE,
 };
 
+/*
+ * Bytes that wait in the system at most. What is said behind them is answered when they are over, and where the line is slow that must not take
+ * longer than a peer may be silent.
+ */
+#define SOURCE_SHORT (512u << 10)
+
 struct uf_source {
 	struct regions regions;
 	struct uf_source_options options;
 	struct tls_settings *tls; /* NULL: none */
 	struct tally tally;
 	_Atomic int standing;
-	int wake; /* eventfd: readable once cancelled */
+	int wake;               /* eventfd: readable once cancelled */
+	pthread_mutex_t cancel; /* over SOURCE_CANCELS and `wake`, which come together and go together */
 
 	/* The rest belongs to the thread of uf_source_run(), but for what threads of its own share as it is said there. */
 	bool fresh; /* no destination has been agreed with */
@@ -60,7 +67,8 @@ struct uf_source {
 	enum wire_standing peer_standing; /* as it was when they met */
 	unsigned beat_ms;                 /* the destination must hear something at least so often */
 	uint64_t barriers;
-	unsigned passes; /* that this migration has begun */
+	unsigned passes; /* of this migration, that came to their end */
+	bool in_pass;    /* one has begun, and is gone on with when its connection has broken */
 
 	bool stopped; /* by stop(), and not resumed */
 	uint64_t stopped_ns;
@@ -81,12 +89,21 @@ static inline int source_standing(const struct uf_source *source)
 	return atomic_load(&source->standing);
 }
 
+/* What ends a wait. Once the program is given away nothing does: that somebody has called is not that the destination has declined. */
+static inline int source_wake(const struct uf_source *source)
+{
+	int standing = source_standing(source);
+
+	return standing == SOURCE_OWNS || standing == SOURCE_CANCELS ? source->wake : -1;
+}
+
 /*
  * Each returns 0 or what uf_source_run() will.
  */
 
 /* greet.c: connects, and learns what is there. On failure nothing is left open. */
 int source_connect(struct uf_source *source, const char *address);
+void source_begin_anew(struct uf_source *source); /* a destination has nothing */
 void source_disconnect(struct uf_source *source);
 
 int source_precopy(struct uf_source *source);

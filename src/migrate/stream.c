@@ -20,6 +20,7 @@ void stream_open(struct stream *stream, int fd, int wake, unsigned timeout_ms)
 	stream->fd = fd;
 	stream->wake = wake;
 	stream->timeout_ms = timeout_ms;
+	stream->deadline = 0;
 	stream->tls = NULL;
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	/* Of a socket that is not TCP's they fail, as well they may. */
@@ -33,13 +34,22 @@ void stream_keep_short(struct stream *stream, unsigned bytes)
 	setsockopt(stream->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
 }
 
+/* When a wait of so long ends. */
+static uint64_t end_of_wait(const struct stream *stream, unsigned ms)
+{
+	uint64_t until = deadline_in(ms);
+
+	return stream->deadline && stream->deadline < until ? stream->deadline : until;
+}
+
 static int wait_for(const struct stream *stream, short events, unsigned ms)
 {
 	struct pollfd fds[2] = {{.fd = stream->fd, .events = events}, {.fd = stream->wake, .events = POLLIN}};
+	uint64_t until = end_of_wait(stream, ms);
 	bool woken = false;
 
 	for (;;) {
-		int count = poll(fds, woken ? 1 : 2, woken ? STREAM_GRACE_MS : (int)ms);
+		int count = poll(fds, woken ? 1 : 2, deadline_left(until));
 
 		if (count < 0 && errno != EINTR)
 			return -errno;
@@ -50,6 +60,7 @@ static int wait_for(const struct stream *stream, short events, unsigned ms)
 		if (!count)
 			return woken ? -ECANCELED : -EAGAIN;
 		woken = true;
+		until = end_of_wait(stream, STREAM_GRACE_MS);
 	}
 }
 
@@ -60,6 +71,8 @@ static int after(const struct stream *stream, ssize_t result, short events)
 
 	if (result == -EINTR)
 		return 0;
+	if (result == -EFAULT)
+		return -EFAULT;
 	if (result != -EAGAIN)
 		return -ENOTCONN;
 	err = wait_for(stream, events, stream->timeout_ms);
@@ -144,6 +157,13 @@ bool stream_has(const struct stream *stream)
 	return stream_holds(stream) || poll(&in, 1, 0) > 0;
 }
 
+bool stream_is_woken(const struct stream *stream)
+{
+	struct pollfd wake = {.fd = stream->wake, .events = POLLIN};
+
+	return poll(&wake, 1, 0) > 0;
+}
+
 int stream_wait(const struct stream *stream, unsigned ms)
 {
 	if (stream_holds(stream))
@@ -155,6 +175,7 @@ int stream_wait_any(const struct stream *const streams[2], unsigned ms)
 {
 	struct pollfd fds[3] = {
 		{.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+	uint64_t until = deadline_in(ms);
 	int count;
 
 	for (int i = 0; i < 2; i++) {
@@ -166,7 +187,7 @@ int stream_wait_any(const struct stream *const streams[2], unsigned ms)
 		fds[2].fd = streams[i]->wake;
 	}
 	do
-		count = poll(fds, 3, (int)ms);
+		count = poll(fds, 3, deadline_left(until));
 	while (count < 0 && errno == EINTR);
 	if (count <= 0)
 		return count ? -errno : -EAGAIN;
@@ -194,17 +215,17 @@ void stream_close(struct stream *stream)
 
 void stream_finish(struct stream *stream, unsigned ms)
 {
-	uint64_t deadline = now_ns() + ms * 1000000ull, now;
+	uint64_t deadline = deadline_in(ms);
 	struct pollfd in = {.fd = stream->fd, .events = POLLIN};
 	char rest[4096];
 
 	if (stream->fd < 0)
 		return;
 	shutdown(stream->fd, SHUT_WR);
-	while ((now = now_ns()) < deadline) {
+	while (now_ns() < deadline) {
 		ssize_t received;
 
-		if (poll(&in, 1, (int)((deadline - now) / 1000000) + 1) < 0 && errno != EINTR)
+		if (poll(&in, 1, deadline_left(deadline)) < 0 && errno != EINTR)
 			break;
 		received = recv(stream->fd, rest, sizeof(rest), MSG_DONTWAIT);
 		if (!received || (received < 0 && errno != EAGAIN && errno != EINTR))

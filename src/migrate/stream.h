@@ -5,7 +5,8 @@
  * One thread may send and another receive at the same time. A wait ends after `timeout_ms`; when `wake`, an eventfd, becomes readable, every
  * wait from then on is of STREAM_GRACE_MS at most, which is enough to get to the end of a message where the peer is well.
  *
- * Results: 0; -ENOTCONN: the connection is broken, whatever has broken it; -ECANCELED: woken.
+ * Results: 0; -ENOTCONN: the connection is broken, whatever has broken it; -ECANCELED: woken; -EFAULT: the bytes are where nothing can be
+ * read, or written, and the connection is of no more use.
  */
 #ifndef MIGRATE_STREAM_H
 #define MIGRATE_STREAM_H
@@ -31,6 +32,7 @@ struct stream {
 	int fd; /* -1: none */
 	int wake;
 	unsigned timeout_ms;
+	uint64_t deadline;      /* beyond which nothing is waited for, ns; 0: none */
 	struct stream_tls *tls; /* NULL: none */
 	_Atomic uint64_t bytes; /* sent and received */
 };
@@ -53,6 +55,7 @@ static inline bool stream_holds(const struct stream *stream)
 
 /* Whether something can be received now; also its end. Does not wait. */
 bool stream_has(const struct stream *stream);
+bool stream_is_woken(const struct stream *stream);
 
 /* Waits until it has; -EAGAIN: not within `ms`. */
 int stream_wait(const struct stream *stream, unsigned ms);

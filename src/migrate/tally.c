@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -65,6 +66,8 @@ static void tell(struct tally *tally)
 	if (!tally->progress)
 		return;
 	tally_read(tally, &stats);
+	tally->told_phase = (int)stats.phase;
+	tally->told_connected = stats.connected;
 	tally->progress(tally->arg, &stats);
 }
 
@@ -89,7 +92,10 @@ void tally_connected(struct tally *tally, int connected)
 
 void tally_tick(struct tally *tally)
 {
-	if (tally->progress && now_ns() - tally->told_ns >= TICK_NS)
+	bool changed = atomic_load(&tally->phase) != tally->told_phase ||
+	               atomic_load(&tally->connected) != tally->told_connected;
+
+	if (tally->progress && (changed || now_ns() - tally->told_ns >= TICK_NS))
 		tell(tally);
 }
 

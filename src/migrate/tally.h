@@ -29,7 +29,8 @@ struct tally {
 	void (*progress)(void *arg, const struct uf_migrate_statistics *stats);
 	void (*failed)(void *arg, const char *cause);
 	void *arg;
-	uint64_t told_ns; /* the thread's of *_run() */
+	uint64_t told_ns; /* the thread's of *_run(): when it told last, and what */
+	int told_phase, told_connected;
 
 	pthread_mutex_t lock; /* of what follows; a leaf */
 	struct hist latency;
@@ -53,7 +54,7 @@ const char *tally_word(int err);
 void tally_phase(struct tally *tally, enum uf_migrate_phase phase);
 void tally_connected(struct tally *tally, int connected);
 
-/* Tells the program, if it is time. */
+/* Tells the program, if it is time, or if the phase or the connection has changed. */
 void tally_tick(struct tally *tally);
 
 /* uf_*_stats() */

@@ -49,7 +49,7 @@ expect '^  requests a second +[0-9]'
 expect '^  latency, p99 +[0-9]'
 expect '^  the server was stopped for [0-9]'
 expect '^  moved [0-9.]+ [KM]iB before the stop and [0-9.]+ [KM]?i?B after it, in '
-expect 'were requested because the server touched them, [0-9]+ faults: p50 '
+expect 'were requested because the server touched them, [0-9,]+ faults: p50 '
 expect '^  digest of all keys: equal on both sides$'
 expect 'requests, each answered with the bytes that it must be'
 ! grep -q WRONG "$dir/said" || fail "something is wrong"

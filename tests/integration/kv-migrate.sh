@@ -136,7 +136,7 @@ until_phase() { # PHASE SERVER
 # The destination dies before it has been given the heap: the server goes on, and its clients notice nothing.
 pair 64M
 start_load
-migrate --bandwidth 1M 2>"$dir/failed" &
+migrate --bandwidth 64K 2>"$dir/failed" &
 moving=$!
 until_phase precopy "$source"
 kill -9 "${pids[1]}"
@@ -148,7 +148,7 @@ end_load
 # The source is ended before that: it lets go at once, and the destination takes the next one.
 start --listen tcp://127.0.0.1:0 --heap 64M --incoming "unix:$dir/incoming"
 destination=$address
-migrate --bandwidth 1M 2>"$dir/failed" &
+migrate --bandwidth 64K 2>"$dir/failed" &
 moving=$!
 until_phase precopy "$source"
 kill "${pids[0]}"
@@ -166,7 +166,7 @@ stop_all
 pair 12M
 redis-benchmark -p "${source##*:}" -t set -n 10000 -r 5000 -d 500 -P 16 -q >/dev/null
 digest=$("$kv" digest --server "$source")
-migrate --passes 0 --bandwidth 4M 2>"$dir/failed" &
+migrate --passes 0 --bandwidth 64K 2>"$dir/failed" &
 moving=$!
 until [ "$(redis-cli -p "${destination##*:}" waits)" = 0 ]; do :; done
 kill "${pids[0]}"
@@ -176,6 +176,30 @@ wait "$moving" && exit 1
 until_phase complete "$destination"
 [ "$("$kv" digest --server "$destination")" = "$digest" ]
 pids=("${pids[1]}")
+stop_all
+
+# The destination's clients have all descriptors but one: the heap cannot come, and comes when they have left.
+held() {
+	find "/proc/$process/fd" -mindepth 1 -regex '.*/[0-9]' -o -regex '.*/[1-3][0-9]' | wc -l
+}
+pair 12M tcp://127.0.0.1:0 "unix:$dir/incoming"
+[ "$(redis-cli -p "${source##*:}" set comes later)" = OK ]
+# REFUSE has the server for a child.
+process=$(pgrep -P "${pids[1]}" || echo "${pids[1]}")
+prlimit --pid "$process" --nofile=40:
+clients=()
+while [ "$(held)" -lt 39 ]; do
+	before=$(held)
+	exec {client}<>"/dev/tcp/127.0.0.1/${destination##*:}"
+	clients+=("$client")
+	until [ "$(held)" -gt "$before" ]; do :; done
+done
+migrate 2>"$dir/failed" && exit 1
+for client in "${clients[@]}"; do
+	exec {client}>&-
+done
+migrate
+[ "$(redis-cli -p "${source##*:}" get comes)" = later ]
 stop_all
 
 # What cannot be: the server says why, and goes on.

@@ -12,6 +12,7 @@
 #include "command.h"
 #include "support/actor.h"
 #include "support/folder.h"
+#include "support/memory.h"
 #include "support/migrated.h"
 #include "support/test.h"
 
@@ -49,7 +50,7 @@ static void move_over_pairs(struct migrated *migrated, unsigned count)
 	source_here(migrated);
 	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, count)), 0);
 	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_DESTINATION);
-	CHECK_EQ(uf_source_run(migrated->source, "fd:0"), -EALREADY);
+	CHECK_EQ(uf_source_run(migrated->source, "fd:1000"), -EALREADY);
 	reap(child);
 	source_gone(migrated);
 	CHECK_EQ(atomic_load(&migrated->shared->stops), 1);
@@ -394,7 +395,7 @@ static void lose_source(unsigned abandon_ms)
 	struct migrated *migrated = migrated_new(&(struct migrated_setup){
 		.pages = PAGES,
 		.engine = migrated_engine(),
-		.bandwidth = 4 << 20,
+		.bandwidth = 256 << 10,
 		.no_touch = true,
 		.abandon_ms = abandon_ms,
 	});
@@ -480,6 +481,55 @@ TEST(bad_arguments_are_refused, "What makes no sense is -EINVAL, and leaves noth
 	CHECK_EQ(uf_source_run(migrated->source, "tcp://127.0.0.1:1"), -ENOTCONN);
 	CHECK_EQ(uf_source_reclaim(migrated->source), -EALREADY);
 	source_gone(migrated);
+}
+
+static void begin_nothing(void *arg, const void *state, size_t len)
+{
+	(void)arg;
+	(void)state;
+	(void)len;
+}
+
+/* What is answered when a migration of this memory is to be received, or sent. */
+static int open_both(enum memory_source source, unsigned flags, int sent)
+{
+	struct memory memory = memory_map(source, 2);
+	struct uf_migrate_region region = {.name = "memory", .addr = memory.at, .len = memory.len, .flags = flags};
+	struct uf_destination_options there = {
+		.size = sizeof(there), .engine = migrated_engine(), .start = begin_nothing};
+	struct uf_source_options here = {.size = sizeof(here)};
+	struct uf_destination *destination = NULL;
+	struct uf_source *giver = NULL;
+	int err;
+
+	CHECK_EQ(uf_source_open(&giver, &region, 1, &here), sent);
+	uf_source_close(giver);
+	err = uf_destination_open(&destination, &region, 1, &there);
+	uf_destination_close(destination);
+	return err;
+}
+
+TEST(memory_is_what_it_is_said_to_be, "Memory that is not of the kind that its flags say is refused: what was never "
+                                      "touched of it would be taken for zeros.")
+{
+	CHECK_EQ(open_both(MEMORY_ANON, 0, 0), 0);
+	CHECK_EQ(open_both(MEMORY_DEV_ZERO_PRIVATE, 0, 0), 0);
+	for (int source = MEMORY_SHARED_ANON; source <= MEMORY_TMPFS; source++) {
+		if (source == MEMORY_MEMFD_PRIVATE)
+			continue;
+		CHECK_EQ(open_both(source, UF_MIGRATE_SHARED, 0), 0);
+		CHECK_EQ(open_both(source, 0, -EINVAL), -EINVAL);
+	}
+	CHECK_EQ(open_both(MEMORY_MEMFD_PRIVATE, 0, -EINVAL), -EINVAL);
+	CHECK_EQ(open_both(MEMORY_SYSV, 0, -EINVAL), -EINVAL);
+}
+
+TEST(huge_pages_are_refused, "Huge pages of hugetlbfs are refused when the destination is opened, and not when the "
+                             "program has been given away.")
+{
+	CHECK_EQ(open_both(MEMORY_HUGE_ANON, 0, -EINVAL), -EINVAL);
+	CHECK_EQ(open_both(MEMORY_HUGE_SHARED, UF_MIGRATE_SHARED, 0), -EINVAL);
+	CHECK_EQ(open_both(MEMORY_HUGE_MEMFD, UF_MIGRATE_SHARED, 0), -EINVAL);
 }
 
 /*
@@ -639,6 +689,17 @@ TEST(wrong_certificate_is_refused, "A peer whose certificate another authority h
 		refused_by_tls(shows("mover"), shows(wrong[i]), -EACCES, -ENOTCONN);
 		refused_by_tls(shows(wrong[i]), shows("mover"), -ENOTCONN, -EACCES);
 	}
+}
+
+TEST(keys_and_certificates_do_not_mix,
+     "Who has a key takes nobody with a certificate for one who knows it, and the other way round.")
+{
+	struct uf_migrate_tls key = {.size = sizeof(key),
+	                             .psk = write_line("psk", "mover:000102030405060708090a0b0c0d0e0f\n")};
+
+	make_certificates();
+	refused_by_tls(&key, shows("mover"), -EACCES, -ENOTCONN);
+	refused_by_tls(shows("mover"), &key, -ENOTCONN, -EACCES);
 }
 
 TEST(bad_tls_settings_are_refused, "Settings of which nothing can be made are told of when the object is opened.")
