@@ -394,7 +394,8 @@ static void lose_source(unsigned abandon_ms)
 	struct migrated *migrated = migrated_new(&(struct migrated_setup){
 		.pages = PAGES,
 		.engine = migrated_engine(),
-		.bandwidth = 4 << 20,
+		/* Whoever kills it may take his time. */
+		.bandwidth = 256 << 10,
 		.no_touch = true,
 		.abandon_ms = abandon_ms,
 	});
