@@ -29,6 +29,7 @@
 #define ROUNDS      40 /* of a thread: a removal, a move, an unmapping and now and then a fork */
 #define FORKS       4  /* of them, a fork in every so many */
 #define KILLS       200
+#define LIFE        4000 /* us, of a reader at most: twice as long after one that got nothing done, or nobody might ever */
 #define EVENTS_MOST (THREADS * ROUNDS * 8)
 #define EVENTS \
 	(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_FORK)
@@ -42,8 +43,8 @@ struct entry {
 };
 
 static struct shared {
-	_Atomic bool finished;
-	_Atomic unsigned kills, logged, again;
+	_Atomic bool unchanging, finished;
+	_Atomic unsigned kills, logged, again, accepted;
 	struct entry log[EVENTS_MOST];
 } * shared;
 
@@ -111,8 +112,10 @@ static void read_some(struct uf *uf, const char *page)
 			take_note(&msgs[i], ids[i]);
 		perhaps_die();
 	}
-	if (n > 0)
+	if (n > 0) {
 		CHECK_EQ(uf_accept(uf, ids, (size_t)n), 0);
+		atomic_fetch_add(&shared->accepted, 1);
+	}
 	perhaps_die();
 }
 
@@ -186,7 +189,7 @@ static void close_unknown(int fd)
 
 static _Noreturn void survive(int socket)
 {
-	unsigned state = 1;
+	unsigned state = 1, life = LIFE;
 	char byte;
 	int fd;
 
@@ -194,18 +197,21 @@ static _Noreturn void survive(int socket)
 	fd = receive_with_fd(socket, &byte, 1);
 	CHECK(fd > 2);
 	while (!atomic_load(&shared->finished)) {
+		unsigned accepted = atomic_load(&shared->accepted);
 		pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 		int status;
 
 		CHECK(pid >= 0);
 		if (!pid)
 			be_reader(fd);
-		usleep((useconds_t)rand_r(&state) % 4000);
+		usleep((useconds_t)rand_r(&state) % life);
 		kill(pid, SIGKILL);
 		CHECK_EQ(waitpid(pid, &status, 0), pid);
 		if (!WIFSIGNALED(status))
 			_exit(1);
 		atomic_fetch_add(&shared->kills, 1);
+		life = atomic_load(&shared->accepted) == accepted && !atomic_load(&shared->unchanging) ? 2 * life
+		                                                                                       : LIFE;
 		if (rand_r(&state) % 2)
 			close_unknown(fd);
 	}
@@ -381,6 +387,7 @@ TEST(events_outlive_their_readers,
 		CHECK_EQ(pthread_create(&changers[i].thread, NULL, change, &changers[i]), 0);
 	for (size_t i = 0; i < THREADS; i++)
 		pthread_join(changers[i].thread, NULL);
+	atomic_store(&shared->unchanging, true);
 	while (atomic_load(&shared->kills) < KILLS)
 		usleep(1000);
 	atomic_store(&shared->finished, true);
