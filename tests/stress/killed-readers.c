@@ -25,11 +25,12 @@
 #include "uffd/durable.h"
 #include "uffd/user/layout.h"
 
-#define THREADS     4
-#define ROUNDS      40 /* of a thread: a removal, a move, an unmapping and now and then a fork */
-#define FORKS       4  /* of them, a fork in every so many */
-#define KILLS       200
-#define LIFE        4000 /* us, of a reader at most: twice as long after one that got nothing done, or nobody might ever */
+#define THREADS 4
+#define ROUNDS  40 /* of a thread: a removal, a move, an unmapping and now and then a fork */
+#define FORKS   4  /* of them, a fork in every so many */
+#define KILLS   200
+#define LIFE \
+	4000 /* us, of a reader at most: twice as long after one that got nothing done, or it might take for ever */
 #define EVENTS_MOST (THREADS * ROUNDS * 8)
 #define EVENTS \
 	(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_FORK)
@@ -187,6 +188,18 @@ static void close_unknown(int fd)
 			close(i);
 }
 
+/* At most so long: no longer than it lives by itself. */
+static void let_live(unsigned us)
+{
+	struct timespec most = {us / 1000000, us % 1000000 * 1000l};
+	sigset_t ended;
+
+	sigemptyset(&ended);
+	sigaddset(&ended, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &ended, NULL);
+	sigtimedwait(&ended, NULL, &most);
+}
+
 static _Noreturn void survive(int socket)
 {
 	unsigned state = 1, life = LIFE;
@@ -204,14 +217,20 @@ static _Noreturn void survive(int socket)
 		CHECK(pid >= 0);
 		if (!pid)
 			be_reader(fd);
-		usleep((useconds_t)rand_r(&state) % life);
+		let_live((unsigned)rand_r(&state) % life);
 		kill(pid, SIGKILL);
 		CHECK_EQ(waitpid(pid, &status, 0), pid);
+		/* Of this end. */
+		let_live(0);
 		if (!WIFSIGNALED(status))
 			_exit(1);
 		atomic_fetch_add(&shared->kills, 1);
-		life = atomic_load(&shared->accepted) == accepted && !atomic_load(&shared->unchanging) ? 2 * life
-		                                                                                       : LIFE;
+		if (atomic_load(&shared->unchanging))
+			life = LIFE;
+		else if (atomic_load(&shared->accepted) == accepted)
+			life *= 2;
+		else if (life > LIFE)
+			life -= life / 8;
 		if (rand_r(&state) % 2)
 			close_unknown(fd);
 	}
