@@ -331,7 +331,7 @@ static void check_race(enum memory_source source, bool protect_only, bool zeros)
 	race = (struct race){.page = pointer(&m, 1), .zeros = zeros};
 	for (int i = 0; i < 2; i++)
 		CHECK_EQ(pthread_create(&readers[i], NULL, read_racing, NULL), 0);
-	while (generation < 4000 || atomic_load(&race.reads) < 4000) {
+	while (generation < 1500 || atomic_load(&race.reads) < 1500) {
 		CHECK_EQ(user_memory_hide(&m, at(&m, 1), at(&m, 2)), 0);
 		if (zeros) {
 			CHECK_EQ(zero(&m, at(&m, 1), page_size, generation & 1), 0);
