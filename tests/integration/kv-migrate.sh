@@ -162,7 +162,7 @@ migrate
 pids=("${pids[@]:2}")
 stop_all
 
-# The source is ended behind that: it stays until all has arrived.
+# The source is ended behind that: it stays until all has arrived, which takes longer than to end it.
 pair 12M
 redis-benchmark -p "${source##*:}" -t set -n 10000 -r 5000 -d 500 -P 16 -q >/dev/null
 digest=$("$kv" digest --server "$source")

@@ -80,7 +80,10 @@ void peer_expect(const char *file, int line, struct peer *peer, const char *answ
 /* Maps so many private pages and hands them over from page `from` of the store `default` on: region 0. */
 void peer_give(struct peer *peer, const struct manager *manager, unsigned pages, unsigned from);
 
-/* The same from its first page on, for one that touches its pages again and again: what it removes comes from the store once more. */
+/*
+ * The same from its first page on, for one that touches its pages again and again: what it removes comes from the store once more. Where the
+ * manager has little patience it may take several attempts.
+ */
 void peer_give_again(struct peer *peer, const struct manager *manager, unsigned pages);
 
 /* Kills it and waits for its end. */

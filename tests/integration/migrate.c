@@ -395,6 +395,7 @@ static void lose_source(unsigned abandon_ms)
 	struct migrated *migrated = migrated_new(&(struct migrated_setup){
 		.pages = PAGES,
 		.engine = migrated_engine(),
+		/* Whoever kills it may take his time. */
 		.bandwidth = 256 << 10,
 		.no_touch = true,
 		.abandon_ms = abandon_ms,

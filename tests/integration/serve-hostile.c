@@ -18,11 +18,13 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <userfault/uffd.h>
 
 #include "manager.h"
+#include "manager/log.h"
 #include "support/folder.h"
 #include "support/passing.h"
 #include "support/test.h"
@@ -217,7 +219,7 @@ TEST(a_message_may_trickle_in, "A message that comes byte by byte is taken like 
 	const char *text = "{\"number\":3,\"size\":\"default\"}";
 	int fd;
 
-	START(NULL);
+	START("--handover-timeout", "3600");
 	fd = connect_to_manager();
 	for (const char *c = text; *c; c++) {
 		CHECK_EQ(send(fd, c, 1, 0), 1);
@@ -401,6 +403,8 @@ TEST(answers_that_nobody_reads_end_the_conversation,
 TEST(connections_without_end_hold_up_nobody,
      "Who connects and goes, with and without a word, a thousand times leaves nothing behind.")
 {
+	time_t began = time(NULL), seconds;
+
 	START("--max-clients", "16");
 	for (unsigned i = 0; i < 1000; i++) {
 		int fd = connect_to_manager();
@@ -412,15 +416,16 @@ TEST(connections_without_end_hold_up_nobody,
 		close(fd);
 	}
 	all_is_well();
-	/* And is not written about a thousand times in the same second. */
-	CHECK(manager_logged(&manager, "", NULL) < 1000);
+	/* Nor is each of them written about: there are two processes, and the second that it began in and the last one. */
+	seconds = time(NULL) - began + 2;
+	CHECK(manager_logged(&manager, "", NULL) < 3 * LOG_SPARINGLY * seconds);
 }
 
 TEST(clients_are_counted, "With as many clients as there may be, the next is told so; when one has gone there is room.")
 {
 	int fds[3], fd;
 
-	START("--max-clients", "4");
+	START("--max-clients", "4", "--handover-timeout", "3600");
 	for (unsigned i = 0; i < 3; i++) {
 		fds[i] = connect_to_manager();
 		send_text(fds[i], "{\"size\":\"default\"}");

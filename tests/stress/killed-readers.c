@@ -25,10 +25,12 @@
 #include "uffd/durable.h"
 #include "uffd/user/layout.h"
 
-#define THREADS     4
-#define ROUNDS      40 /* of a thread: a removal, a move, an unmapping and now and then a fork */
-#define FORKS       4  /* of them, a fork in every so many */
-#define KILLS       200
+#define THREADS 4
+#define ROUNDS  40 /* of a thread: a removal, a move, an unmapping and now and then a fork */
+#define FORKS   4  /* of them, a fork in every so many */
+#define KILLS   200
+#define LIFE \
+	4000 /* us, of a reader at most: twice as long after one that got nothing done, or it might take for ever */
 #define EVENTS_MOST (THREADS * ROUNDS * 8)
 #define EVENTS \
 	(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_FORK)
@@ -42,8 +44,8 @@ struct entry {
 };
 
 static struct shared {
-	_Atomic bool finished;
-	_Atomic unsigned kills, logged, again;
+	_Atomic bool unchanging, finished;
+	_Atomic unsigned kills, logged, again, accepted;
 	struct entry log[EVENTS_MOST];
 } * shared;
 
@@ -111,8 +113,10 @@ static void read_some(struct uf *uf, const char *page)
 			take_note(&msgs[i], ids[i]);
 		perhaps_die();
 	}
-	if (n > 0)
+	if (n > 0) {
 		CHECK_EQ(uf_accept(uf, ids, (size_t)n), 0);
+		atomic_fetch_add(&shared->accepted, 1);
+	}
 	perhaps_die();
 }
 
@@ -184,9 +188,21 @@ static void close_unknown(int fd)
 			close(i);
 }
 
+/* At most so long: no longer than it lives by itself. */
+static void let_live(unsigned us)
+{
+	struct timespec most = {us / 1000000, us % 1000000 * 1000l};
+	sigset_t ended;
+
+	sigemptyset(&ended);
+	sigaddset(&ended, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &ended, NULL);
+	sigtimedwait(&ended, NULL, &most);
+}
+
 static _Noreturn void survive(int socket)
 {
-	unsigned state = 1;
+	unsigned state = 1, life = LIFE;
 	char byte;
 	int fd;
 
@@ -194,18 +210,27 @@ static _Noreturn void survive(int socket)
 	fd = receive_with_fd(socket, &byte, 1);
 	CHECK(fd > 2);
 	while (!atomic_load(&shared->finished)) {
+		unsigned accepted = atomic_load(&shared->accepted);
 		pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 		int status;
 
 		CHECK(pid >= 0);
 		if (!pid)
 			be_reader(fd);
-		usleep((useconds_t)rand_r(&state) % 4000);
+		let_live((unsigned)rand_r(&state) % life);
 		kill(pid, SIGKILL);
 		CHECK_EQ(waitpid(pid, &status, 0), pid);
+		/* Of this end. */
+		let_live(0);
 		if (!WIFSIGNALED(status))
 			_exit(1);
 		atomic_fetch_add(&shared->kills, 1);
+		if (atomic_load(&shared->unchanging))
+			life = LIFE;
+		else if (atomic_load(&shared->accepted) == accepted)
+			life *= 2;
+		else if (life > LIFE)
+			life -= life / 8;
 		if (rand_r(&state) % 2)
 			close_unknown(fd);
 	}
@@ -381,6 +406,7 @@ TEST(events_outlive_their_readers,
 		CHECK_EQ(pthread_create(&changers[i].thread, NULL, change, &changers[i]), 0);
 	for (size_t i = 0; i < THREADS; i++)
 		pthread_join(changers[i].thread, NULL);
+	atomic_store(&shared->unchanging, true);
 	while (atomic_load(&shared->kills) < KILLS)
 		usleep(1000);
 	atomic_store(&shared->finished, true);

@@ -26,9 +26,10 @@
 
 #define PAGES   512
 #define THREADS 2
+#define LIFE    3000 /* us, of a monitor at most: twice as long after one that got nothing done, or nobody might ever */
 
 struct shared {
-	_Atomic unsigned kills;
+	_Atomic unsigned kills, delivered;
 	_Atomic bool finished;
 };
 
@@ -67,6 +68,7 @@ static void deliver(uint64_t at)
 		must(errno == EEXIST || errno == EAGAIN || errno == ESRCH, "UFFDIO_COPY");
 		ioctl(uffd, UFFDIO_WAKE, &range);
 	}
+	atomic_fetch_add(&shared->delivered, 1);
 }
 
 static _Noreturn void monitor(void)
@@ -86,21 +88,23 @@ static _Noreturn void monitor(void)
 
 static _Noreturn void supervise(void)
 {
-	unsigned state = (unsigned)getpid();
+	unsigned state = (unsigned)getpid(), life = LIFE;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (!atomic_load(&shared->finished)) {
+		unsigned delivered = atomic_load(&shared->delivered);
 		pid_t pid = fork();
 		int status;
 
 		must(pid >= 0, "fork");
 		if (!pid)
 			monitor();
-		usleep((useconds_t)rand_r(&state) % 3000);
+		usleep((useconds_t)rand_r(&state) % life);
 		must(!kill(pid, SIGKILL), "kill");
 		must(waitpid(pid, &status, 0) == pid, "waitpid");
 		if (!WIFSIGNALED(status))
 			fail("a monitor ended by itself");
+		life = atomic_load(&shared->delivered) == delivered ? 2 * life : LIFE;
 		atomic_fetch_add(&shared->kills, 1);
 	}
 	_exit(0);

@@ -37,7 +37,7 @@
 #define THREADS     3
 #define DEPTH       2 /* of forks */
 #define CHILD_STEPS 40
-#define KEPT        300 /* s: after that whoever still waits does so for ever */
+#define KEPT        300 /* s: after that whoever still waits does so for ever, and what is still there stays */
 
 static _Noreturn void fail(const char *what)
 {
@@ -583,7 +583,7 @@ static int drive(const struct settings *settings)
 	while (counts && fscanf(counts, "%u", &value) == 1)
 		total += value;
 	/* Every one of them is gone, and so is what the manager had of them. */
-	deadline = time(NULL) + 30;
+	deadline = time(NULL) + KEPT;
 	while ((after = count_descriptors(manager)) > before + 8 && time(NULL) < deadline)
 		usleep(100000);
 	if (after > before + 8) {

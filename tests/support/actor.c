@@ -140,29 +140,67 @@ struct actor *act_call(long (*function)(void *), void *arg)
 	return start(function, arg, 0);
 }
 
+/* What /proc has to say of it; nothing when it has exited, or is about to, has no memory any more, and its files are root's. */
+static void ask(pid_t tid, const char *what, char *text, size_t size)
+{
+	ssize_t len = 0;
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", tid, what);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		CHECK(errno == ENOENT || errno == EACCES);
+	} else {
+		len = read(fd, text, size - 1);
+		close(fd);
+	}
+	text[len > 0 ? len : 0] = '\0';
+}
+
 /*
  * The kernel answers "running" unless the thread is off its processor and stays so. Its state alone would not do: a
  * thread is marked as sleeping, and its fault can be read, before it has made sure that it must sleep.
  */
+static bool is_off(pid_t tid)
+{
+	char text[64];
+
+	ask(tid, "syscall", text, sizeof(text));
+	return text[0] && strncmp(text, "running", strlen("running")) != 0;
+}
+
+/* How often it has gone to sleep. */
+static unsigned long sleeps(pid_t tid)
+{
+	static const char key[] = "\nvoluntary_ctxt_switches:";
+	char text[4096];
+	const char *at;
+
+	ask(tid, "status", text, sizeof(text));
+	at = strstr(text, key);
+	return at ? strtoul(at + strlen(key), NULL, 10) : 0;
+}
+
+/* Until a page of the program has been read, or who changes the layout of memory is done: it is not there yet. */
+static bool sleeps_on_its_way(pid_t tid)
+{
+	static const char *const places[] = {"folio_", "__folio_", "io_schedule", "rwsem_"};
+	char text[64];
+	bool found = false;
+
+	ask(tid, "wchan", text, sizeof(text));
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		found = found || !strncmp(text, places[i], strlen(places[i]));
+	return found;
+}
+
+/* All of it must be of the same sleep. */
 static bool asleep(pid_t tid)
 {
-	char path[64], text[64];
-	ssize_t len;
-	int fd;
+	unsigned long before = sleeps(tid);
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0) {
-		/* It has exited; or it is about to, has no memory any more, and its files are root's. */
-		CHECK(errno == ENOENT || errno == EACCES);
-		return false;
-	}
-	len = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (len <= 0)
-		return false;
-	text[len] = '\0';
-	return strncmp(text, "running", strlen("running")) != 0;
+	return is_off(tid) && !sleeps_on_its_way(tid) && is_off(tid) && sleeps(tid) == before;
 }
 
 bool actor_waits(const struct actor *actor)

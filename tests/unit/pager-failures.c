@@ -113,6 +113,9 @@ BOTH_WAYS(wait_for_the_store,
 		for (unsigned i = 0; i < 4; i++)
 			start_touch(&touchers[i], at + i / 2 * PAGE + 5);
 		wait_until(&fake.failed, 4);
+		/* The store fails before the pager knows. */
+		while (!paged_stats(pager).last_error[0])
+			sched_yield();
 		CHECK_EQ(paged_stats(pager).poisoned, 0);
 		CHECK(strstr(paged_stats(pager).last_error, "read at"));
 		fake_script(&fake, 0, MIB, 0);

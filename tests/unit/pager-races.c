@@ -178,7 +178,7 @@ static void few_pages(struct uf_store *store, unsigned flags, size_t unit)
 	char *at = paged_map(pager, store, 0, 64 * unit, flags, unit);
 	struct hammer hammers[32];
 
-	start_hammers(hammers, 32, at, 64 * unit, 100, NULL);
+	start_hammers(hammers, 32, at, 64 * unit, 40, NULL);
 	end_hammers(hammers, 32);
 	CHECK(paged_stats(pager).resident <= 8 * unit);
 	uf_pager_close(pager);

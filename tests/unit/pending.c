@@ -562,6 +562,15 @@ static int carry_out_late(struct user_pending *view, uint64_t page, const void *
 	return 0;
 }
 
+/* An errand that is begun, and given up. The one who sends it is not patient: it may be given up before its thread has woken. */
+static void give_up_late(uint32_t tray, const void *content, struct user_ticket *busy)
+{
+	int err = 1;
+
+	while (!busy->slot)
+		CHECK(!user_pending_send(&pending, tray, 0x8000, content, 0, busy, &err));
+}
+
 TEST(late_errand_is_known_for_what_it_was,
      "An errand that was given up, and carried out after that, has done its request.")
 {
@@ -569,7 +578,6 @@ TEST(late_errand_is_known_for_what_it_was,
 	struct user_ticket busy = {0};
 	struct waiter waiter;
 	struct uffd_msg msg;
-	int err = 1;
 
 	create();
 	pending.carry_out = carry_out_late;
@@ -577,8 +585,7 @@ TEST(late_errand_is_known_for_what_it_was,
 	start(&waiter, 0x8000);
 	wait_for_ring();
 	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 1);
-	CHECK(!user_pending_send(&pending, 0, 0x8000, content, 0, &busy, &err));
-	CHECK(busy.slot);
+	give_up_late(0, content, &busy);
 	CHECK(!user_pending_has_sent(&pending, &busy, 0x9000));
 	CHECK(!user_pending_has_sent(&pending, &busy, 0x8000));
 	atomic_store(&let_go, true);
@@ -593,7 +600,6 @@ TEST(result_for_the_dead_is_given_back, "What a monitor did not fetch that has g
 	struct user_ticket busy = {0};
 	struct waiter waiter;
 	struct uffd_msg msg;
-	int err = 1;
 
 	create();
 	pending.carry_out = carry_out_late;
@@ -601,7 +607,7 @@ TEST(result_for_the_dead_is_given_back, "What a monitor did not fetch that has g
 	start(&waiter, 0x8000);
 	wait_for_ring();
 	CHECK_EQ(user_pending_take(&pending, &msg, 1, true), 1);
-	CHECK(!user_pending_send(&pending, 5, 0x8000, content, 0, &busy, &err));
+	give_up_late(5, content, &busy);
 	CHECK(user_pending_uses(&pending, 5));
 	atomic_store(&let_go, true);
 	pthread_join(waiter.thread, NULL);

@@ -7,12 +7,17 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 
 #include "support/actor.h"
 #include "support/memory.h"
@@ -20,6 +25,7 @@
 #include "support/test.h"
 #include "uffd/durable.h"
 #include "uffd/user/layout.h"
+#include "uffd/user/object.h"
 #include "uffd/user/passing.h"
 #include "uffd/user/pending.h"
 #include "uffd/user/service.h"
@@ -320,6 +326,103 @@ TEST(stopped_owner_goes_on, "A stopped owner answers when it goes on.")
 	CHECK_EQ(kill(owner.pid, SIGCONT), 0);
 	CHECK_EQ(actor_end(actor).value, page_size);
 	end_owner(&owner);
+}
+
+/*
+ * An owner that forks while a monitor goes. What unmaps the monitor's staging memory is held up by a filter for as long as that takes.
+ */
+
+static struct {
+	int listener;
+	pid_t closer;          /* the thread that closes the monitor, whose memory is unmapped as well */
+	_Atomic uint64_t held; /* what the service thread waits for; 0: it does not yet */
+} door;
+
+static void close_door(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, STAGING_SIZE, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	door.listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+	if (door.listener < 0)
+		SKIP("another filter has the notifications, or there are none: %s", strerror(errno));
+}
+
+static void let_through(uint64_t id)
+{
+	struct seccomp_notif_resp response = {.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+
+	CHECK_EQ(ioctl(door.listener, SECCOMP_IOCTL_NOTIF_SEND, &response), 0);
+}
+
+static void *keep_door(void *unused)
+{
+	for (;;) {
+		struct seccomp_notif request = {0};
+
+		if (ioctl(door.listener, SECCOMP_IOCTL_NOTIF_RECV, &request))
+			continue;
+		if ((pid_t)request.pid == door.closer || atomic_load(&door.held))
+			let_through(request.id);
+		else
+			atomic_store(&door.held, request.id);
+	}
+	return unused;
+}
+
+static bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
+static long fork_and_look(void *unused)
+{
+	pid_t pid = fork();
+	int status;
+
+	(void)unused;
+	if (!pid) {
+		const struct user_object *object = user_object_first();
+
+		_exit(object && is_open(object->pending.rope) && is_open(object->pending.memfd) ? 0 : 1);
+	}
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+TEST(child_keeps_what_was_the_monitors, "A child that is forked while a monitor goes keeps its own descriptors, which "
+                                        "may have the numbers of the monitor's.")
+{
+	struct uf_options opts = {.size = sizeof(opts), .engine = UF_ENGINE_USER, .required = UFFD_FEATURE_EVENT_FORK};
+	struct actor *forker;
+	struct uffd_msg msg;
+	struct uf *uf;
+	pthread_t keeper;
+
+	close_door();
+	CHECK_EQ(pthread_create(&keeper, NULL, keep_door, NULL), 0);
+	CHECK_EQ(uf_open(&uf, &opts), 0);
+	CHECK_EQ(uf_register(uf, anon(PAGES), PAGES * page_size, UFFDIO_REGISTER_MODE_MISSING, NULL), 0);
+	door.closer = gettid();
+	uf_close(adopt(uf_fd(uf)));
+	while (!atomic_load(&door.held))
+		sched_yield();
+	forker = act_call(fork_and_look, NULL);
+	CHECK(actor_waits(forker));
+	let_through(atomic_load(&door.held));
+	while (uf_read(uf, &msg, 1) != 1)
+		sched_yield();
+	CHECK_EQ(msg.event, UFFD_EVENT_FORK);
+	close((int)msg.arg.fork.ufd);
+	CHECK_EQ(actor_end(forker).value, 0);
 }
 
 /*

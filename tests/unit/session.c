@@ -1500,7 +1500,8 @@ TEST(later, "If the owner is patient, what fails is asked for again until it com
 	actors[0] = touch(page(0), READ);
 	wait_read(shelf, 8);
 	actors[1] = touch(page(0), WRITE);
-	wait_read(shelf, 16);
+	scripted_wait_sleepers(uf, 2);
+	wait_read(shelf, reads_of(shelf) + 8);
 	read_back(shelf, 5);
 	CHECK_EQ(scripted_sleepers(uf), 2);
 	spoil(shelf, 0, 0);

@@ -100,7 +100,7 @@ static bool has_life(int life)
 	return fcntl(life, F_ADD_SEALS, F_SEAL_WRITE) && errno == EBUSY;
 }
 
-/* The monitor in the place of the last one takes that of this one. */
+/* The monitor in the place of the last one takes that of this one. With the space's lock. */
 static void close_client(struct service *service, size_t i)
 {
 	user_own_close(service->clients[i].socket);
@@ -123,10 +123,14 @@ static void let_go(struct service *service)
 static void drop_client(struct service *service, size_t i)
 {
 	struct user_pending *pending = &service->object->pending;
+	signal_mask before;
 
 	user_pending_attached(pending, false);
 	user_pending_forget_tray(pending, service->clients[i].tray);
+	/* Nobody forks meanwhile: a child closes what is in the list, and what was closed before may by then have become the child's own. */
+	before = user_space_lock();
 	close_client(service, i);
+	user_space_unlock(before);
 	let_go(service);
 	/* It may have been woken for what it never read. */
 	user_pending_leave(pending);
