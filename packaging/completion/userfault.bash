@@ -9,7 +9,7 @@ _userfault_options() { # COMMAND
 	run) echo "--engine --verbose --manager --map --help" ;;
 	serve)
 		echo "--listen --store --budget --workers --record --prefetch --control --metrics --allow-uid --max-clients" \
-			"--max-regions --handover-timeout --grace --no-sandbox --help"
+			"--max-clients-of-user --max-regions --handover-timeout --grace --no-sandbox --help"
 		;;
 	stat) echo "--control --json --help" ;;
 	top) echo "--control --interval --sort --once --help" ;;

@@ -43,6 +43,7 @@ static void print_usage(void)
 	       "                              for Prometheus, over HTTP; without an address on 127.0.0.1\n"
 	       "  -u, --allow-uid USER        who may connect; may be repeated; everybody the socket's mode lets\n"
 	       "      --max-clients N         1 to 65536; 1024\n"
+	       "      --max-clients-of-user N 1 to 65536; as many as there may be\n"
 	       "      --max-regions N         of one client, 1 to 16777216; 65536\n"
 	       "      --handover-timeout SECONDS\n"
 	       "                              from the connection to the whole message, 1 to 3600; 10\n"
@@ -51,7 +52,7 @@ static void print_usage(void)
 	       "  -h, --help                  print this\n");
 }
 
-enum { OPT_CLIENTS = 256, OPT_REGIONS, OPT_TIMEOUT, OPT_GRACE, OPT_NO_SANDBOX };
+enum { OPT_CLIENTS = 256, OPT_CLIENTS_OF_USER, OPT_REGIONS, OPT_TIMEOUT, OPT_GRACE, OPT_NO_SANDBOX };
 
 static const struct option long_options[] = {
 	{"listen", required_argument, NULL, 'l'},
@@ -64,6 +65,7 @@ static const struct option long_options[] = {
 	{"metrics", required_argument, NULL, 'm'},
 	{"allow-uid", required_argument, NULL, 'u'},
 	{"max-clients", required_argument, NULL, OPT_CLIENTS},
+	{"max-clients-of-user", required_argument, NULL, OPT_CLIENTS_OF_USER},
 	{"max-regions", required_argument, NULL, OPT_REGIONS},
 	{"handover-timeout", required_argument, NULL, OPT_TIMEOUT},
 	{"grace", required_argument, NULL, OPT_GRACE},
@@ -167,6 +169,8 @@ static bool take(struct parsed *parsed, int option, const char *value)
 		return false;
 	case OPT_CLIENTS:
 		return number("max-clients", value, 1, CLIENTS_MAX, &options->max_clients);
+	case OPT_CLIENTS_OF_USER:
+		return number("max-clients-of-user", value, 1, CLIENTS_MAX, &options->max_clients_of_user);
 	case OPT_REGIONS:
 		return number("max-regions", value, 1, 1u << 24, &options->max_regions);
 	case OPT_TIMEOUT:
@@ -212,6 +216,7 @@ int cmd_serve(int argc, char **argv)
 	                                             : processors > 4 ? 4
 	                                                              : (unsigned)processors,
 	                                  .max_clients = CLIENTS,
+	                                  .max_clients_of_user = CLIENTS_MAX,
 	                                  .max_regions = REGIONS,
 	                                  .handover_ms = HANDOVER_MS};
 	opterr = 0;

@@ -184,7 +184,7 @@ static void refuse(struct client *parent, const struct space *space, uint64_t in
 	struct uf *uf = NULL;
 
 	say(LOG_ERROR, "client %llu: its child is not served: %s", (unsigned long long)parent->record->id,
-	    err == -EAGAIN ? "there are too many clients" : strerror(-err));
+	    journal_refusal(err));
 	if (!uf_adopt(&uf, fd))
 		poison_child(uf, space);
 	book_forked(&parent->book, index);
@@ -198,11 +198,11 @@ uint64_t family_make(struct client *parent, const struct space *space, uint64_t 
 {
 	struct journal *journal = parent->thread->worker->journal;
 	const struct book_entry *entry = book_entry(&parent->book, index);
-	int claimed = journal_claim(journal), book;
+	int claimed = journal_claim(journal, parent->record->uid), book;
 	uint64_t id;
 	struct journal_client *child = claimed < 0 ? NULL : &journal->client[claimed];
 
-	book = child ? write_book(space) : -EAGAIN;
+	book = child ? write_book(space) : claimed;
 	if (book < 0) {
 		if (child)
 			journal_release(child);
@@ -214,7 +214,6 @@ uint64_t family_make(struct client *parent, const struct space *space, uint64_t 
 	id = child->id;
 	child->parent = parent->record->id;
 	child->fork = entry->id;
-	child->uid = parent->record->uid;
 	memcpy(child->name, parent->record->name, sizeof(child->name));
 	/* Release: it is a client, and its parent's log only says so still. */
 	atomic_store_explicit(&child->state, JOURNAL_SERVED, memory_order_release);

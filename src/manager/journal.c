@@ -15,7 +15,7 @@
  * Opening.
  */
 
-int journal_open(struct journal **out, unsigned capacity, unsigned threads)
+int journal_open(struct journal **out, unsigned capacity, unsigned share, unsigned threads)
 {
 	size_t bytes = sizeof(struct journal) + capacity * sizeof(struct journal_client);
 	struct journal *journal = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -23,6 +23,7 @@ int journal_open(struct journal **out, unsigned capacity, unsigned threads)
 	if (journal == MAP_FAILED)
 		return -errno;
 	journal->capacity = capacity;
+	journal->share = share;
 	journal->threads = threads;
 	journal->bytes = bytes;
 	journal->started = now_ns();
@@ -68,7 +69,20 @@ void journal_ring(struct journal *journal, unsigned thread)
  * Records.
  */
 
-int journal_claim(struct journal *journal)
+/* Sequentially consistent with each other's claims: of two that come to the last place at least one sees the other. */
+static bool has_too_many(const struct journal *journal, uid_t uid)
+{
+	unsigned count = 0;
+
+	if (journal->share >= journal->capacity)
+		return false;
+	for (unsigned i = 0; i < journal->capacity; i++)
+		count += atomic_load(&journal->client[i].state) != JOURNAL_FREE &&
+		         atomic_load(&journal->client[i].uid) == uid;
+	return count > journal->share;
+}
+
+int journal_claim(struct journal *journal, uid_t uid)
 {
 	for (unsigned i = 0; i < journal->capacity; i++) {
 		struct journal_client *client = &journal->client[i];
@@ -85,12 +99,27 @@ int journal_claim(struct journal *journal)
 		client->parent = client->fork = 0;
 		client->since = now_ns();
 		client->pid = 0;
-		client->uid = (uid_t)-1;
 		client->name[0] = '\0';
 		atomic_store(&client->born, false);
-		return (int)i;
+		atomic_store(&client->uid, uid);
+		if (!has_too_many(journal, uid))
+			return (int)i;
+		journal_release(client);
+		return -EDQUOT;
 	}
-	return -1;
+	return -EAGAIN;
+}
+
+const char *journal_refusal(int err)
+{
+	switch (err) {
+	case -EAGAIN:
+		return "there are too many clients";
+	case -EDQUOT:
+		return "this user has too many clients";
+	default:
+		return strerror(-err);
+	}
 }
 
 void journal_close_fd(_Atomic int *slot)

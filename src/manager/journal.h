@@ -47,7 +47,7 @@ struct journal_client {
 	uint64_t features;      /* of the object: which events its log may have */
 	uint64_t since;         /* CLOCK_MONOTONIC, ns */
 	pid_t pid;              /* of whoever connected; 0: not known */
-	uid_t uid;
+	_Atomic uid_t uid;      /* of the same, or of its parent */
 	char name[UF_HANDOVER_NAME_MAX + 1];
 };
 
@@ -61,6 +61,7 @@ struct journal_mailbox {
 
 struct journal {
 	unsigned capacity; /* clients */
+	unsigned share;    /* of them, that one user may have */
 	unsigned threads;
 	size_t bytes;
 	_Atomic uint64_t clients;           /* the last id that was given */
@@ -75,8 +76,8 @@ struct journal {
 	struct journal_client client[]; /* `capacity` of them */
 };
 
-/* Shared memory for so many clients, with bells for `threads`. 0 or -errno. */
-int journal_open(struct journal **out, unsigned capacity, unsigned threads);
+/* Shared memory for so many clients, `share` of them of one user, with bells for `threads`. 0 or -errno. */
+int journal_open(struct journal **out, unsigned capacity, unsigned share, unsigned threads);
 void journal_close(struct journal *journal);
 
 /* The thread that serves a client, and its bell. */
@@ -87,12 +88,16 @@ static inline unsigned journal_thread(const struct journal *journal, unsigned in
 void journal_ring(struct journal *journal, unsigned thread);
 
 /*
- * journal_claim - a free record, MAKING, with its descriptors -1 and an id of its own; what it is to become is stored when the rest is true.
- * -1: there is none.
+ * journal_claim - a free record, MAKING, for a client of this user, with its descriptors -1 and an id of its own; what it is to become is
+ * stored when the rest is true. -EAGAIN: there is none; -EDQUOT: the user has his share, or others who claim for him just now may fill it.
  *
  * journal_release closes a record's descriptors and makes it free.
  */
-int journal_claim(struct journal *journal);
+int journal_claim(struct journal *journal, uid_t uid);
+
+/* For people: why there was none. */
+const char *journal_refusal(int err);
+
 void journal_release(struct journal_client *client);
 
 /* Takes a descriptor out and closes it. */

@@ -34,6 +34,7 @@ struct serve_options {
 	uint64_t budget;               /* bytes of the cache */
 	unsigned workers;              /* threads that serve */
 	unsigned max_clients;
+	unsigned max_clients_of_user;
 	unsigned max_regions; /* of one client, what layout events make of them included */
 	unsigned handover_ms; /* from the connection to the whole message */
 	unsigned grace_ms;    /* when told to stop: so long clients may go on */

@@ -197,19 +197,18 @@ static void meet(struct supervisor *supervisor, int fd)
 		turn_away(supervisor, fd, &peer, "this user may not hand over here");
 		return;
 	}
-	index = journal_claim(journal);
-	book = index < 0 ? -1 : book_create();
+	index = journal_claim(journal, peer.uid);
+	book = index < 0 ? index : book_create();
 	if (book < 0) {
 		if (index >= 0)
 			journal_release(&journal->client[index]);
-		turn_away(supervisor, fd, &peer, index < 0 ? "there are too many clients" : strerror(-book));
+		turn_away(supervisor, fd, &peer, journal_refusal(book));
 		return;
 	}
 	client = &journal->client[index];
 	atomic_store(&client->connection, fd);
 	atomic_store(&client->book, book);
 	client->pid = peer.pid;
-	client->uid = peer.uid;
 	atomic_store(&client->born, true);
 	/* Release: the record is true. */
 	atomic_store_explicit(&client->state, JOURNAL_MET, memory_order_release);
@@ -333,7 +332,7 @@ int supervise(const struct serve_options *options)
 	if (err)
 		return 1;
 	raise_limit();
-	err = journal_open(&supervisor.journal, options->max_clients, options->workers);
+	err = journal_open(&supervisor.journal, options->max_clients, options->max_clients_of_user, options->workers);
 	if (!err)
 		err = open_own(&supervisor);
 	if (!err)

@@ -73,8 +73,9 @@ TEST(numbers_are_digits,
 {
 	static const char *const wrong[] = {
 		"", " 5", "+5", "-5", "5 ", "0x5", "5e0", "5.5", "99999999999999999999999", "five", " -5"};
-	static const char *const options[] = {"--budget", "--workers",          "--max-clients", "--max-regions",
-	                                      "--grace",  "--handover-timeout", "--allow-uid"};
+	static const char *const options[] = {
+		"--budget",      "--workers", "--max-clients",      "--max-clients-of-user",
+		"--max-regions", "--grace",   "--handover-timeout", "--allow-uid"};
 
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++)

@@ -493,6 +493,41 @@ TEST(users_are_let_in_by_name, "With --allow-uid others than those users are tol
 	manager_wait(&manager, "uid 0: refused: this user may not hand over here", 1);
 }
 
+TEST(users_have_their_share,
+     "A user who has as many clients as one may is told so; others find room, and so does he when one has gone.")
+{
+	const struct passwd *nobody = getpwnam("nobody");
+	int fds[2], fd, status;
+
+	CHECK(nobody);
+	/* The one that is served is the first. */
+	START("--max-clients-of-user", "3", "--handover-timeout", "3600");
+	for (unsigned i = 0; i < 2; i++) {
+		fds[i] = connect_to_manager();
+		send_text(fds[i], "{\"size\":\"default\"}");
+		hears(fds[i], "ok");
+	}
+	is_refused(connect_to_manager(), "error this user has too many clients");
+	manager_wait(&manager, "uid 0: refused: this user has too many clients", 1);
+	CHECK_EQ(chmod(manager.socket, 0666), 0);
+	CHECK_EQ(chmod(test_folder(), 0711), 0);
+	if (!fork()) {
+		CHECK_EQ(setuid(nobody->pw_uid), 0);
+		fd = connect_to_manager();
+		send_text(fd, "{\"size\":\"default\"}");
+		hears(fd, "ok 4194304");
+		_exit(0);
+	}
+	CHECK(wait(&status) > 0);
+	CHECK_EQ(status, 0);
+	close(fds[0]);
+	UNTIL((fd = connect_to_manager(), send_text(fd, "{\"size\":\"default\"}"), !strncmp(hear(fd), "ok", 2)) ||
+	      close(fd));
+	close(fd);
+	close(fds[1]);
+	all_is_well();
+}
+
 TEST(floods_of_layout_events_hold_up_nobody, "Clients that give pages back and touch them without end, in several "
                                              "threads each, slow another down, and do not stop it.")
 {

@@ -262,10 +262,9 @@ TEST(a_forked_child_is_served,
 	manager_settled(&manager, before, 0);
 }
 
-TEST(a_child_for_which_there_is_no_room_finds_sigbus,
-     "Without a record for it a child's pages that were not delivered are SIGBUS, and its parent is served on.")
+static void child_without_room(const char *option, const char *reason)
 {
-	START("--max-clients", "1");
+	START(option, "1");
 	peer_start(&peer);
 	peer_give(&peer, &manager, 16, 0);
 	EXPECT(&peer, "yes", "is 0 1 1 1");
@@ -274,7 +273,18 @@ TEST(a_child_for_which_there_is_no_room_finds_sigbus,
 	EXPECT(&peer, "bus", "0 3 1 3");
 	EXPECT(&peer, "done", "%s", "");
 	EXPECT(&peer, "yes", "is 0 3 1 3");
-	manager_wait(&manager, "too many clients", 1);
+	manager_wait(&manager, reason, 1);
+}
+
+TEST(a_child_for_which_there_is_no_room_finds_sigbus,
+     "Without a record for it a child's pages that were not delivered are SIGBUS, and its parent is served on.")
+{
+	child_without_room("--max-clients", "its child is not served: there are too many clients");
+}
+
+TEST(a_child_beyond_its_users_share_finds_sigbus, "Children count for their parent's user.")
+{
+	child_without_room("--max-clients-of-user", "its child is not served: this user has too many clients");
 }
 
 /* The recording of the client whose id this is. */
