@@ -275,8 +275,11 @@ static void sort_posts(struct session *session)
 		struct session_post *post = posts, **list = &ordered;
 
 		posts = post->next;
-		if (post->when == WHEN_READ)
+		if (post->when == WHEN_READ) {
 			list = &kept->parked;
+			if (!kept->parked_due)
+				kept->parked_due = now_ns() + PARKED * 1000000ull;
+		}
 		if (post->when == WHEN_LATER) {
 			list = &kept->later;
 			if (!kept->later_due)
@@ -294,8 +297,10 @@ static void take_up(struct session *session)
 {
 	struct session_kept *kept = &session->kept;
 
-	if (kept->read)
+	if (kept->read || (kept->parked_due && now_ns() >= kept->parked_due)) {
 		move_to(&kept->parked, &kept->held);
+		kept->parked_due = 0;
+	}
 	kept->read = false;
 	if (kept->later_due && now_ns() >= kept->later_due) {
 		move_to(&kept->later, &kept->held);

@@ -186,8 +186,8 @@ struct session_stray {
 /* What the loop keeps: of the thread that hears the bell, or of whoever drives it. */
 struct session_kept {
 	struct session_post *held, *parked, *later;
-	uint64_t later_due; /* ns; 0: nothing */
-	bool read;          /* messages were read since what is parked was looked at */
+	uint64_t parked_due, later_due; /* ns; 0: nothing */
+	bool read;                      /* messages were read since what is parked was looked at */
 };
 
 struct session {

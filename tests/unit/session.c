@@ -241,6 +241,12 @@ static void done(void *arg, const struct session_done *done)
 	CHECK(done->start_ns);
 }
 
+/* Driven: the test turns all the time. */
+static void ring(void *arg)
+{
+	(void)arg;
+}
+
 static const struct session_ops ops = {
 	.admit = admit,
 	.dismiss = dismiss,
@@ -250,6 +256,7 @@ static const struct session_ops ops = {
 	.failed = failed,
 	.event = event,
 	.done = done,
+	.ring = ring,
 };
 
 static void begin_with(uint64_t features, struct session_options options)
@@ -913,6 +920,25 @@ TEST(zeros_are_tried_again, "So is a page of zeros.")
 	}
 	CHECK_EQ(scripted_touch(uf, page(0), READ), 0);
 	check_byte(page(0), 0);
+	end();
+}
+
+TEST(refused_is_tried_again_in_any_case,
+     "Who is refused as if an event were unread is served soon, however often others ask for a look at what is held.")
+{
+	struct actor *actor;
+
+	begin_with(FEATURES, (struct session_options){.driven = true});
+	map(64);
+	answer(UFFDIO_COPY, page(0), -EAGAIN);
+	actor = touch(page(0), READ);
+	scripted_wait_sleepers(uf, 1);
+	session_turn(&session, 1);
+	while (scripted_page(uf, page(0)) == SCRIPTED_MISSING) {
+		session_retry(&session);
+		session_turn(&session, 0);
+	}
+	check_touched(actor);
 	end();
 }
 
