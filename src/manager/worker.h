@@ -69,7 +69,7 @@ int worker_run(const struct serve_options *options, struct journal *journal, con
                int supervisor);
 
 /* How long programs of the user engine may take to do what is owed to them at the end, ns. What was not done by then waits for ever. */
-#define WORKER_PATIENCE 2000000000u
+#define WORKER_PATIENCE 5000000000u
 
 /* How long it may take at the end to write what was recorded, ns. */
 #define WORKER_WRITING 10000000000u

@@ -108,7 +108,7 @@ void nbdkit_start_tcp(struct nbdkit *server, const char *const argv[])
 	CHECK_EQ(bind(server->listener, (struct sockaddr *)&address, len), 0);
 	CHECK_EQ(getsockname(server->listener, (struct sockaddr *)&address, &len), 0);
 	CHECK_EQ(listen(server->listener, 64), 0);
-	snprintf(server->uri, sizeof(server->uri), "nbd://localhost:%d/", ntohs(address.sin_port));
+	snprintf(server->uri, sizeof(server->uri), "nbd://127.0.0.1:%d/", ntohs(address.sin_port));
 	launch(server, argv);
 	/* Or clients would wait for a server that is gone. */
 	close(server->listener);

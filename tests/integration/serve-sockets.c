@@ -2,10 +2,12 @@
 /* Sockets that a service manager hands over, by systemd's own tool, and what becomes of socket files. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -122,6 +124,7 @@ TEST(a_stale_socket_file_is_replaced,
      "A socket file that nobody listens on is replaced; one that somebody listens on, or a file, is not.")
 {
 	struct manager manager = {.pid = 0}, next;
+	struct pollfd worker = {.events = POLLIN};
 	const struct result *result;
 
 	snprintf(store, sizeof(store), "default=file:%s", write_store("store", 1, 256));
@@ -129,11 +132,14 @@ TEST(a_stale_socket_file_is_replaced,
 	result = RUN(from_env("USERFAULT"), "serve", "--listen", manager.socket, "--control", "none", "--store", store);
 	CHECK_EQ(result->status, 1);
 	CHECK(strstr(result->err, "somebody listens there already"));
-	CHECK_EQ(kill(manager_worker(&manager), SIGSTOP), 0);
-	CHECK_EQ(kill(manager.pid, SIGSTOP), 0);
+	stop_process(manager.pid);
+	worker.fd = (int)syscall(SYS_pidfd_open, manager_worker(&manager), 0);
+	CHECK(worker.fd >= 0);
 	CHECK_EQ(kill(manager_worker(&manager), SIGKILL), 0);
 	CHECK_EQ(kill(manager.pid, SIGKILL), 0);
 	CHECK_EQ(waitpid(manager.pid, NULL, 0), manager.pid);
+	/* Until then it listens too. */
+	CHECK_EQ(poll(&worker, 1, -1), 1);
 	CHECK_EQ(access(manager.socket, F_OK), 0);
 	next = manager;
 	MANAGER(&next, "--store", store);

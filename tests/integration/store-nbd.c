@@ -629,8 +629,8 @@ static void make_certificates(void)
 		"for ca in ca other; do openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=$ca -keyout "
 		"$ca-key.pem "
 		"-out $ca-cert.pem -addext basicConstraints=critical,CA:TRUE; done && "
-		"openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server-key.pem -out server.csr && "
-		"echo subjectAltName=DNS:localhost >server.ext && "
+		"openssl req -newkey rsa:2048 -nodes -subj /CN=server -keyout server-key.pem -out server.csr && "
+		"echo subjectAltName=IP:127.0.0.1 >server.ext && "
 		"openssl x509 -req -days 9 -in server.csr -CA ca-cert.pem -CAkey ca-key.pem -set_serial 1 "
 		"-extfile server.ext -out server-cert.pem && "
 		"mkdir -p trusting wary && cp ca-cert.pem trusting/ca-cert.pem && cp other-cert.pem wary/ca-cert.pem";
