@@ -85,7 +85,8 @@ static enum wire_refusal judge_standing(const struct uf_destination *destination
 
 	switch (preface->standing) {
 	case WIRE_COMMITTED:
-		if (was_canceled(destination, preface->id)) {
+		/* What has come again since then is as good as what was never cancelled. */
+		if (!ours && was_canceled(destination, preface->id)) {
 			*answer = WIRE_CANCELED;
 			return WIRE_ACCEPTED;
 		}

@@ -516,6 +516,16 @@ static void tell_target(struct target *target, enum wire_type type, enum wire_ty
 	CHECK_EQ(message.type, answer);
 }
 
+static void take_bitmap(struct target *target)
+{
+	struct wire_message message;
+	unsigned char bitmap[8];
+
+	CHECK_EQ(channel_receive(&target->channel, &message), 0);
+	CHECK_EQ(message.type, WIRE_BITMAP);
+	CHECK_EQ(channel_receive_body(&target->channel, &message, bitmap), 0);
+}
+
 /* From its beginning until the source may commit. */
 static void make_ready(struct target *target, const char *id)
 {
@@ -549,6 +559,35 @@ TEST(each_source_in_doubt_is_told, "Of several migrations that were cancelled ea
 		connect_target(&target);
 	}
 	end_target(&target);
+}
+
+TEST(what_was_canceled_may_come_again,
+     "A migration that was cancelled, and came again before its source heard of it, is "
+     "what it is now: the source of a program that has begun is not told that it never will.")
+{
+	struct target target = {.starts = 0};
+
+	open_target(&target);
+	cancel_when_ready(&target, "source");
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_PRECOPY), WIRE_FRESH);
+	agree_target(&target);
+	tell_target(&target, WIRE_ARM, WIRE_ARMED);
+	tell_target(&target, WIRE_STOPPED, WIRE_PREPARED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_READY);
+	agree_target(&target);
+	take_bitmap(&target);
+	tell_target(&target, WIRE_COMMIT, WIRE_STARTED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_COMMITTED);
+	end_target(&target);
+	CHECK_EQ(target.starts, 1);
 }
 
 TEST(what_became_of_another_is_no_concern, "A source that asks for a migration which was cancelled is told so, and the "
@@ -585,8 +624,6 @@ TEST(late_connection_changes_nothing,
      "A connection that its source has given up, and that comes when the source has committed, takes nothing back.")
 {
 	struct target target = {.starts = 0};
-	struct wire_message message;
-	unsigned char bitmap[8];
 
 	open_target(&target);
 	make_ready(&target, "source");
@@ -600,9 +637,7 @@ TEST(late_connection_changes_nothing,
 	connect_target(&target);
 	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_READY);
 	agree_target(&target);
-	CHECK_EQ(channel_receive(&target.channel, &message), 0);
-	CHECK_EQ(message.type, WIRE_BITMAP);
-	CHECK_EQ(channel_receive_body(&target.channel, &message, bitmap), 0);
+	take_bitmap(&target);
 	tell_target(&target, WIRE_COMMIT, WIRE_STARTED);
 	end_target(&target);
 	CHECK_EQ(target.starts, 1);
