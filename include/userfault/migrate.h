@@ -188,8 +188,8 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  *           already, which belong to the library from the call on and are closed. With one of them there is one connection
  *
  * 0             complete: all is at the destination, and the program runs there
- * -ENOTCONN     the connection could not be made, or broke, or the peer was silent for too long. Call again to go on. Before the commit the
- *               program runs here meanwhile
+ * -ENOTCONN     the connection could not be made, or broke, or the peer was silent for too long; or it is not the destination that has what
+ *               was sent. Call again to go on, or to send it all to that one. Before the commit the program runs here meanwhile
  * -ECANCELED    uf_source_cancel(), or the destination does not want it: the program stays here. Called again it begins anew
  * -EPROTONOSUPPORT  the two do not agree about version, features, page size or regions
  * -EPROTO, -EBADMSG  the peer said what it may not say; a checksum was wrong. As with -ENOTCONN it may be called again

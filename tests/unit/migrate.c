@@ -878,14 +878,12 @@ static void send_empty_bitmap(struct giver *giver)
 	free(bitmap);
 }
 
-/* A new connection, on which the destination stands there, and has nothing. */
-static void meet_giver(struct giver *giver, enum wire_standing standing)
+/* The destination stands there, and has nothing. */
+static void agree_giver(struct giver *giver, struct wire_preface preface, enum wire_standing standing)
 {
-	struct wire_preface preface = connect_giver(giver);
 	unsigned char list[WIRE_REGION_SIZE];
 	struct wire_message message;
 
-	CHECK_EQ(preface.standing, standing == WIRE_FRESH || standing == WIRE_PRECOPY ? standing : WIRE_COMMITTED);
 	preface.standing = standing;
 	CHECK_EQ(channel_greet(&giver->channel.stream, &preface), 0);
 	if (standing == WIRE_CANCELED || standing == WIRE_COMPLETE)
@@ -895,6 +893,15 @@ static void meet_giver(struct giver *giver, enum wire_standing standing)
 	CHECK_EQ(channel_tell(&giver->channel, WIRE_ACCEPT, 0), 0);
 	if (standing != WIRE_FRESH)
 		send_empty_bitmap(giver);
+}
+
+/* A new connection, on which it does. */
+static void meet_giver(struct giver *giver, enum wire_standing standing)
+{
+	struct wire_preface preface = connect_giver(giver);
+
+	CHECK_EQ(preface.standing, standing == WIRE_FRESH || standing == WIRE_PRECOPY ? standing : WIRE_COMMITTED);
+	agree_giver(giver, preface, standing);
 }
 
 static void part_giver(struct giver *giver)
@@ -1061,6 +1068,50 @@ TEST(source_is_met_where_it_stands,
 		part_giver(&giver);
 		CHECK_EQ(giver.result, -EPROTO);
 	}
+	uf_source_close(giver.source);
+}
+
+/* All memory, and then what is to be thrown away of it before the stop. */
+static void take_pass(struct giver *giver)
+{
+	struct wire_message message;
+	uint64_t came = 0;
+
+	while (pass_over(giver, &message) != WIRE_BARRIER)
+		came += message.count;
+	CHECK_EQ(came, giver->pages);
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_REACHED, message.at), 0);
+}
+
+TEST(each_destination_has_an_identity_of_its_own,
+     "A destination that has nothing is not taken for the one that was there before: what that one knows is never told "
+     "of a program which this one was given.")
+{
+	struct giver giver = {.passes = 1};
+	struct wire_preface first, second;
+
+	open_giver(&giver);
+	first = connect_giver(&giver);
+	agree_giver(&giver, first, WIRE_FRESH);
+	take_pass(&giver);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ENOTCONN);
+
+	second = connect_giver(&giver);
+	CHECK_EQ(second.standing, WIRE_PRECOPY);
+	CHECK(!memcmp(second.id, first.id, sizeof(first.id)));
+	second.standing = WIRE_FRESH;
+	CHECK_EQ(channel_greet(&giver.channel.stream, &second), 0);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ENOTCONN);
+
+	second = connect_giver(&giver);
+	CHECK_EQ(second.standing, WIRE_FRESH);
+	CHECK(memcmp(second.id, first.id, sizeof(first.id)));
+	agree_giver(&giver, second, WIRE_FRESH);
+	take_pass(&giver);
+	take_commit(&giver);
+	part_giver(&giver);
 	uf_source_close(giver.source);
 }
 
