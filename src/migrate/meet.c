@@ -395,9 +395,9 @@ int destination_meet(struct uf_destination *destination, unsigned ms)
 		if (!err)
 			return 0;
 		destination_part(destination);
-		/* A source that was told that it is over: nothing more is to come, or it may be another's turn. */
+		/* A source that was told that it is over: nothing more is to come, or it may be the turn of the one that is here. */
 		if (err == -ECONNABORTED && (given || ms))
-			return -ECANCELED;
+			return destination->stage == STAGE_EMPTY ? -ECANCELED : -ENOTCONN;
 		if (given || err == -ECANCELED || err == -ETIMEDOUT || err == -EMFILE || err == -ENFILE ||
 		    err == -ENOMEM)
 			return err;

@@ -337,11 +337,6 @@ static bool is_over(struct uf_destination *destination, int *err)
 	case DESTINATION_CANCELS:
 		*err = cancel(destination);
 		return true;
-	case DESTINATION_BEGUN:
-		/* As of a source that asked what became of another migration: nothing that concerns the program that is here. */
-		if (*err == -ECANCELED)
-			*err = -ENOTCONN;
-		return destination->fds_count || !may_pass(*err);
 	default:
 		if (*err != -ENOTCONN && *err != -ECANCELED)
 			tally_fail(&destination->tally, "the connection is given up: %s", tally_word(*err));

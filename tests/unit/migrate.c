@@ -256,8 +256,16 @@ struct target {
 	int theirs, theirs_second;
 	pthread_t thread;
 	int result;
-	_Atomic unsigned starts;
+	_Atomic unsigned starts, failures;
 };
+
+static void count_failure(void *arg, const char *cause)
+{
+	struct target *target = arg;
+
+	(void)cause;
+	target->failures++;
+}
 
 static void count_start(void *arg, const void *state, size_t len)
 {
@@ -331,7 +339,8 @@ static void connect_target(struct target *target)
 
 static void open_target(struct target *target)
 {
-	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .arg = target};
+	struct uf_destination_options options = {
+		.size = sizeof(options), .start = count_start, .failed = count_failure, .arg = target};
 	struct uf_migrate_region region = {.name = "memory"};
 
 	target->memory = memory_map(MEMORY_ANON, PAGES);
@@ -598,9 +607,18 @@ TEST(what_became_of_another_is_no_concern, "A source that asks for a migration w
 
 	open_target(&target);
 	cancel_when_ready(&target, "first");
+	/* Also not one that is about to. */
 	connect_target(&target);
-	CHECK_EQ(present(&target, "second", WIRE_FRESH), WIRE_FRESH);
+	make_ready(&target, "second");
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	connect_target(&target);
+	CHECK_EQ(present(&target, "first", WIRE_COMMITTED), WIRE_CANCELED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "second", WIRE_PRECOPY), WIRE_PRECOPY);
 	agree_target(&target);
+	take_bitmap(&target);
 	CHECK_EQ(channel_send(&target.channel,
 	                      &(struct wire_message){.type = WIRE_PAGES, .count = 1, .length = (uint32_t)page_size},
 	                      page),
@@ -729,6 +747,18 @@ TEST(what_cannot_be_poisoned_is_no_zeros, "Missing memory that cannot be poisone
 	CHECK_EQ(uf_destination_abandon(target.destination), -ENOMEM);
 	uf_destination_close(target.destination);
 	CHECK(actor_waits(act_read(target.memory.at)));
+}
+
+TEST(what_is_wrong_later_is_told, "What a source may not say is told of also when the program has begun.")
+{
+	struct target target = {.starts = 0};
+
+	begin_target(&target);
+	CHECK_EQ(channel_tell(&target.channel, WIRE_COMMIT, 0), 0);
+	CHECK_EQ(channel_receive(&target.channel, &(struct wire_message){0}), -ENOTCONN);
+	CHECK_EQ(part_target(&target), -EPROTO);
+	CHECK_EQ(target.failures, 1);
+	uf_destination_close(target.destination);
 }
 
 TEST(faults_do_not_wait_for_a_sign_of_life,
