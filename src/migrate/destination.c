@@ -306,12 +306,14 @@ int uf_destination_run(struct uf_destination *destination, const char *connected
 	if (standing == DESTINATION_DONE || standing == DESTINATION_LOST)
 		err = -EALREADY;
 	if (standing == DESTINATION_CANCELS)
-		err = -ECANCELED;
+		err = destination_decline(destination);
 	if (err && connected)
 		address_discard(connected);
 	if (!err)
 		err = run(destination);
-	settle(destination);
+	/* One that came when it had ended with something else is the next call's. */
+	if (err == -ECANCELED)
+		settle(destination);
 	return err;
 }
 

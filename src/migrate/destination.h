@@ -119,6 +119,9 @@ void destination_part(struct uf_destination *destination);
 /* receive.c: the receiver, a thread. */
 void *destination_receive(void *arg);
 
+/* What the receiver does of a cancellation, where there is none: -ECANCELED. */
+int destination_decline(struct uf_destination *destination);
+
 /* The messages that bring pages, on either connection after the program has begun. */
 int destination_take_pages(struct uf_destination *destination, struct channel *channel,
                            const struct wire_message *message, char *buffer);

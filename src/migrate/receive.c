@@ -312,6 +312,15 @@ static int cancel(struct uf_destination *destination)
 	return -ECANCELED;
 }
 
+int destination_decline(struct uf_destination *destination)
+{
+	int err = cancel(destination);
+
+	forget(destination);
+	tally_tick(&destination->tally);
+	return err;
+}
+
 /* Whether another connection may do better. */
 static bool may_pass(int err)
 {

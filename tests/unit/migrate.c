@@ -257,6 +257,7 @@ struct target {
 	pthread_t thread;
 	int result;
 	_Atomic unsigned starts, failures;
+	bool cancel_late; /* as soon as a connection is over */
 };
 
 static void count_failure(void *arg, const char *cause)
@@ -265,6 +266,14 @@ static void count_failure(void *arg, const char *cause)
 
 	(void)cause;
 	target->failures++;
+}
+
+static void cancel_late(void *arg, const struct uf_migrate_statistics *stats)
+{
+	struct target *target = arg;
+
+	if (target->cancel_late && stats->phase == UF_MIGRATE_PRECOPY && !stats->connected)
+		CHECK_EQ(uf_destination_cancel(target->destination), 0);
 }
 
 static void count_start(void *arg, const void *state, size_t len)
@@ -339,8 +348,11 @@ static void connect_target(struct target *target)
 
 static void open_target(struct target *target)
 {
-	struct uf_destination_options options = {
-		.size = sizeof(options), .start = count_start, .failed = count_failure, .arg = target};
+	struct uf_destination_options options = {.size = sizeof(options),
+	                                         .start = count_start,
+	                                         .progress = cancel_late,
+	                                         .failed = count_failure,
+	                                         .arg = target};
 	struct uf_migrate_region region = {.name = "memory"};
 
 	target->memory = memory_map(MEMORY_ANON, PAGES);
@@ -568,6 +580,37 @@ TEST(each_source_in_doubt_is_told, "Of several migrations that were cancelled ea
 		connect_target(&target);
 	}
 	end_target(&target);
+}
+
+TEST(cancellation_between_runs_is_one, "A destination that cancels while it waits for nobody lets go of what has come, "
+                                       "tells its source, and may have another.")
+{
+	struct target target = {.starts = 0};
+
+	open_target(&target);
+	make_ready(&target, "source");
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	CHECK_EQ(uf_destination_cancel(target.destination), 0);
+	connect_target(&target);
+	CHECK_EQ(part_target(&target), -ECANCELED);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_CANCELED);
+	CHECK_EQ(part_target(&target), -ECANCELED);
+	connect_target(&target);
+	CHECK_EQ(present(&target, "another", WIRE_FRESH), WIRE_FRESH);
+	end_target(&target);
+}
+
+TEST(cancellation_is_not_lost, "A cancellation that comes when the connection has just broken is not lost with it.")
+{
+	struct target target = {.cancel_late = true};
+
+	open_target(&target);
+	greet_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	connect_target(&target);
+	CHECK_EQ(end_target(&target), -ECANCELED);
 }
 
 TEST(what_was_canceled_may_come_again,
