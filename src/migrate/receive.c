@@ -333,9 +333,10 @@ static bool is_over(struct uf_destination *destination, int *err)
 {
 	switch (destination_standing(destination)) {
 	case DESTINATION_DONE:
-		/* It may not have heard that all is here. */
+		/* It may not have heard that all is here. Descriptors that were given are closed already. */
 		if (*err && destination->listener >= 0) {
 			destination_part(destination);
+			destination->fds_count = 0;
 			destination_meet(destination, LINGER);
 		}
 		*err = 0;

@@ -302,6 +302,20 @@ static struct regions target_regions(const struct target *target, struct region 
 	return (struct regions){.count = 1, .at = region, .numbers = 64, .pages = PAGES, .page_size = page_size};
 }
 
+/* Connected to where it listens, at a port of its own choice. */
+static int connect_listening(struct target *target)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	char address[64];
+
+	CHECK_EQ(uf_destination_listen(target->destination, "tcp://127.0.0.1:0"), 0);
+	CHECK_EQ(uf_destination_address(target->destination, address, sizeof(address)), 0);
+	at.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+	CHECK_EQ(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	return fd;
+}
+
 /* A pair of TCP sockets. */
 static void tcp_pair(int pair[2])
 {
@@ -362,19 +376,27 @@ static void open_target(struct target *target)
 	connect_target(target);
 }
 
-/* A source of the migration `id` stands there; where the destination says that it does. */
-static enum wire_standing present(struct target *target, const char *id, enum wire_standing standing)
+static struct wire_preface source_preface(const char *id, enum wire_standing standing)
 {
 	struct wire_preface preface = {.lowest = 1,
 	                               .highest = 1,
 	                               .role = WIRE_SOURCE,
-	                               .channels = target->one_of_two || !target->two ? 1 : 2,
+	                               .channels = 1,
 	                               .standing = standing,
 	                               .page_size = (uint32_t)page_size,
 	                               .timeout_ms = 10000};
-	unsigned char raw[WIRE_PREFACE_SIZE];
 
 	memcpy(preface.id, id, strlen(id));
+	return preface;
+}
+
+/* A source of the migration `id` stands there; where the destination says that it does. */
+static enum wire_standing present(struct target *target, const char *id, enum wire_standing standing)
+{
+	struct wire_preface preface = source_preface(id, standing);
+	unsigned char raw[WIRE_PREFACE_SIZE];
+
+	preface.channels = target->one_of_two || !target->two ? 1 : 2;
 	CHECK_EQ(channel_greet(&target->channel.stream, &preface), 0);
 	preface.channel = 1;
 	if (preface.channels == 2)
@@ -735,7 +757,7 @@ static void begin_target(struct target *target)
 	tell_target(target, WIRE_COMMIT, WIRE_STARTED);
 }
 
-/* It is asked for page 3, and has it; what else is missing is zeros. */
+/* It is asked for page 3, and has it; what else is missing is zeros. Until it says that it has all. */
 static void serve_target(struct target *target, struct channel *requests)
 {
 	static const char page[65536] = {0x33};
@@ -758,7 +780,42 @@ static void serve_target(struct target *target, struct channel *requests)
 	CHECK_EQ(channel_tell(&target->channel, WIRE_ALL_SENT, 0), 0);
 	CHECK_EQ(channel_receive(requests, &message), 0);
 	CHECK_EQ(message.type, WIRE_DONE);
+}
+
+static void end_served_target(struct target *target, struct channel *requests)
+{
+	serve_target(target, requests);
 	CHECK_EQ(channel_tell(&target->channel, WIRE_BYE, 0), 0);
+}
+
+TEST(who_comes_back_hears_that_all_is_there,
+     "Where it listens, the source of a destination that has all hears so even if its "
+     "connection breaks at the end, whatever that one was.")
+{
+	struct wire_preface preface = source_preface("source", WIRE_COMMITTED);
+	unsigned char raw[WIRE_PREFACE_SIZE];
+	struct target target = {.starts = 0};
+	struct channel late;
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	channel_init(&late, WIRE_DESTINATION, target.channel.regions);
+	stream_open(&late.stream, connect_listening(&target), -1, 10000);
+	CHECK_EQ(channel_greet(&late.stream, &preface), 0);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_COMMITTED);
+	agree_target(&target);
+	take_bitmap(&target);
+	serve_target(&target, &target.channel);
+	stream_close(&target.channel.stream);
+
+	CHECK_EQ(stream_receive(&late.stream, raw, sizeof(raw)), 0);
+	CHECK_EQ(wire_read_preface(&preface, raw), 0);
+	CHECK_EQ(preface.standing, WIRE_COMPLETE);
+	CHECK_EQ(channel_tell(&late, WIRE_BYE, 0), 0);
+	CHECK_EQ(end_target(&target), 0);
+	channel_destroy(&late);
 }
 
 /* From now on this thread's attempts to poison fail. */
@@ -811,7 +868,7 @@ TEST(faults_do_not_wait_for_a_sign_of_life,
 
 	begin_target(&target);
 	CHECK_EQ(channel_tell(&target.second, WIRE_ALIVE, 0), 0);
-	serve_target(&target, &target.second);
+	end_served_target(&target, &target.second);
 	CHECK_EQ(end_target(&target), 0);
 }
 
@@ -822,7 +879,7 @@ TEST(requested_is_counted, "What was asked for is counted at the destination, ov
 		struct uf_migrate_statistics stats = {.size = sizeof(stats)};
 
 		begin_target(&target);
-		serve_target(&target, two ? &target.second : &target.channel);
+		end_served_target(&target, two ? &target.second : &target.channel);
 		CHECK_EQ(part_target(&target), 0);
 		CHECK_EQ(uf_destination_stats(target.destination, &stats), 0);
 		CHECK_EQ(stats.requested, page_size);
@@ -1280,21 +1337,16 @@ TEST(who_says_it_slowly_is_not_waited_for,
 	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .timeout_ms = 300};
 	struct uf_migrate_region region = {.name = "memory"};
 	struct target target = {.starts = 0};
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	unsigned char preface[WIRE_PREFACE_SIZE] = "UFMIGRAT";
-	int fd = socket(AF_INET, SOCK_STREAM, 0), sent = 0;
-	char address[64];
+	int fd, sent = 0;
 
 	options.arg = &target;
 	target.memory = memory_map(MEMORY_ANON, PAGES);
 	region.addr = target.memory.at;
 	region.len = target.memory.len;
 	CHECK_EQ(uf_destination_open(&target.destination, &region, 1, &options), 0);
-	CHECK_EQ(uf_destination_listen(target.destination, "tcp://127.0.0.1:0"), 0);
-	CHECK_EQ(uf_destination_address(target.destination, address, sizeof(address)), 0);
-	at.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+	fd = connect_listening(&target);
 	CHECK_EQ(pthread_create(&target.thread, NULL, run_listening, &target), 0);
-	CHECK_EQ(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
 	for (; sent < WIRE_PREFACE_SIZE; sent++) {
 		struct pollfd end = {.fd = fd, .events = POLLIN};
 
