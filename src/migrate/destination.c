@@ -148,13 +148,12 @@ static void let_go(struct uf_destination *destination)
 {
 	int standing = destination_standing(destination);
 
-	if (standing == DESTINATION_LOST && atomic_load(&destination->unpoisoned)) {
-		faults_end(destination);
+	/* It may be poisoning: until that is done nothing is let go. */
+	faults_end(destination);
+	if (standing == DESTINATION_LOST && !atomic_load(&destination->poisoned))
 		return;
-	}
 	if (destination->stage >= STAGE_ARMED)
 		place_disarm(destination);
-	faults_end(destination);
 	uf_close(destination->uf);
 	if (standing == DESTINATION_WAITS || standing == DESTINATION_CANCELS)
 		place_empty_all(destination);
@@ -350,11 +349,10 @@ int uf_destination_abandon(struct uf_destination *destination)
 	if (!atomic_compare_exchange_strong(&destination->standing, &begun, DESTINATION_LOST))
 		return begun == DESTINATION_WAITS || begun == DESTINATION_CANCELS ? -EAGAIN : -EALREADY;
 	tally_fail(&destination->tally, "the source is gone for good");
-	atomic_store(&destination->unpoisoned, true);
 	wake(destination);
 	err = place_poison_missing(destination);
 	if (!err)
-		atomic_store(&destination->unpoisoned, false);
+		atomic_store(&destination->poisoned, true);
 	return err;
 }
 

@@ -54,11 +54,10 @@ struct uf_destination {
 	struct uf *uf; /* NULL once all is here */
 	enum uf_engine engine;
 	_Atomic int standing;
-	_Atomic bool
-		unpoisoned; /* of what is lost some pages could not be: they would be zeros if nobody watched them */
-	int wake;           /* eventfd: readable when the receiver shall end */
-	int listener;       /* or -1 */
-	char *listening;    /* its address */
+	_Atomic bool poisoned; /* all that is lost. What is not would be zeros if nobody watched it */
+	int wake;              /* eventfd: readable when the receiver shall end */
+	int listener;          /* or -1 */
+	char *listening;       /* its address */
 
 	_Atomic uint64_t *have;   /* bitmap */
 	_Atomic uint64_t *asked;  /* bitmap: touched while they were missing */

@@ -849,6 +849,19 @@ TEST(what_cannot_be_poisoned_is_no_zeros, "Missing memory that cannot be poisone
 	CHECK(actor_waits(act_read(target.memory.at)));
 }
 
+TEST(what_is_not_poisoned_yet_is_no_zeros,
+     "Missing memory is not let go as zeros by a destination that is closed when its own thread "
+     "has given the source up, and poisoned nothing yet.")
+{
+	struct target target = {.starts = 0};
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	atomic_store(&target.destination->standing, DESTINATION_LOST);
+	uf_destination_close(target.destination);
+	CHECK(actor_waits(act_read(target.memory.at)));
+}
+
 TEST(what_is_wrong_later_is_told, "What a source may not say is told of also when the program has begun.")
 {
 	struct target target = {.starts = 0};
