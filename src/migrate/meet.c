@@ -90,9 +90,9 @@ static enum wire_refusal judge_standing(const struct uf_destination *destination
 			*answer = WIRE_CANCELED;
 			return WIRE_ACCEPTED;
 		}
-		*answer = standing == DESTINATION_DONE    ? WIRE_COMPLETE
-		          : standing == DESTINATION_BEGUN ? WIRE_COMMITTED
-		                                          : WIRE_READY;
+		*answer = WIRE_READY;
+		if (uf_destination_owner(destination) == UF_OWNER_DESTINATION)
+			*answer = standing == DESTINATION_DONE ? WIRE_COMPLETE : WIRE_COMMITTED;
 		return ours && (*answer != WIRE_READY || destination->stage == STAGE_READY) ? WIRE_ACCEPTED
 		                                                                            : WIRE_UNKNOWN;
 	case WIRE_FRESH:

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -860,6 +861,28 @@ TEST(what_is_not_poisoned_yet_is_no_zeros,
 	atomic_store(&target.destination->standing, DESTINATION_LOST);
 	uf_destination_close(target.destination);
 	CHECK(actor_waits(act_read(target.memory.at)));
+}
+
+TEST(source_that_was_given_up_is_told_the_truth,
+     "A destination whose program has begun never says that it is ready for that, also when it has just given the "
+     "source up.")
+{
+	struct target target = {.starts = 0};
+	bool running = false;
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	connect_target(&target);
+	while (!running) {
+		sched_yield();
+		pthread_mutex_lock(&target.destination->lock);
+		running = target.destination->running;
+		pthread_mutex_unlock(&target.destination->lock);
+	}
+	/* What wakes it comes a moment later. */
+	atomic_store(&target.destination->standing, DESTINATION_LOST);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_COMMITTED);
+	CHECK_EQ(end_target(&target), -EHOSTDOWN);
 }
 
 TEST(what_is_wrong_later_is_told, "What a source may not say is told of also when the program has begun.")
