@@ -1344,8 +1344,9 @@ TEST(silence_is_noticed_among_signals,
 {
 	struct giver giver = {.timeout_ms = 300};
 	struct sigaction action = {.sa_handler = nothing};
+	struct stream stream = {.fd = -1};
 	pthread_t self = pthread_self(), signals;
-	char address[32];
+	char address[32], byte;
 	int pair[2];
 
 	open_giver(&giver);
@@ -1354,6 +1355,11 @@ TEST(silence_is_noticed_among_signals,
 	CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
 	CHECK_EQ(pthread_create(&signals, NULL, send_signals, &self), 0);
 	CHECK_EQ(uf_source_run(giver.source, address), -ENOTCONN);
+	/* So it is where it has said something: then there is one connection to wait for. */
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	stream_open(&stream, pair[0], -1, 300);
+	CHECK_EQ(stream_receive(&stream, &byte, 1), -ENOTCONN);
+	stream_close(&stream);
 	CHECK_EQ(pthread_cancel(signals), 0);
 	CHECK_EQ(pthread_join(signals, NULL), 0);
 	uf_source_close(giver.source);
