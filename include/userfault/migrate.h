@@ -188,8 +188,8 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  *           already, which belong to the library from the call on and are closed. With one of them there is one connection
  *
  * 0             complete: all is at the destination, and the program runs there
- * -ENOTCONN     the connection could not be made, or broke, or the peer was silent for too long. Call again to go on. Before the commit the
- *               program runs here meanwhile
+ * -ENOTCONN     the connection could not be made, or broke, or the peer was silent for too long; or it is not the destination that has what
+ *               was sent. Call again to go on, or to send it all to that one. Before the commit the program runs here meanwhile
  * -ECANCELED    uf_source_cancel(), or the destination does not want it: the program stays here. Called again it begins anew
  * -EPROTONOSUPPORT  the two do not agree about version, features, page size or regions
  * -EPROTO, -EBADMSG  the peer said what it may not say; a checksum was wrong. As with -ENOTCONN it may be called again
@@ -206,7 +206,8 @@ int uf_source_run(struct uf_source *source, const char *address);
 /*
  * uf_source_cancel - the program stays here
  *
- * 0: uf_source_run() returns -ECANCELED soon, and a running destination is told. -EALREADY: too late, the source has committed.
+ * 0: uf_source_run() returns -ECANCELED soon, and a running destination is told; or when it is called next. -EALREADY: too late, the source
+ * has committed.
  */
 int uf_source_cancel(struct uf_source *source);
 
@@ -287,7 +288,8 @@ int uf_destination_address(const struct uf_destination *destination, char *addre
  *             or fd:N, fd:N,M: sockets as for uf_source_run(), of which one break is the end
  *
  * 0             complete: all memory is here and ordinary memory again
- * -ENOTCONN     (fd:) the connection broke. Call again to go on. After start() the program runs on meanwhile
+ * -ENOTCONN     (fd:) the connection broke, or was another source's, which has heard what became of its program. Call again to go on. After
+ *               start() the program runs on meanwhile
  * -ECANCELED    by uf_destination_cancel() or by the source, before start(). Called again it waits for a new one. A
  *               source that was in doubt then hears of it when it asks: of the last 16 cancellations
  * -EHOSTDOWN    the source was given up, and what was missing is poisoned
@@ -302,7 +304,7 @@ int uf_destination_run(struct uf_destination *destination, const char *connected
 /*
  * uf_destination_cancel - the program shall not come here
  *
- * 0: uf_destination_run() returns -ECANCELED soon. -EALREADY: too late, it has begun here.
+ * 0: uf_destination_run() returns -ECANCELED soon, or when it is called next. -EALREADY: too late, it has begun here.
  */
 int uf_destination_cancel(struct uf_destination *destination);
 

@@ -148,13 +148,12 @@ static void let_go(struct uf_destination *destination)
 {
 	int standing = destination_standing(destination);
 
-	if (standing == DESTINATION_LOST && atomic_load(&destination->unpoisoned)) {
-		faults_end(destination);
+	/* It may be poisoning: until that is done nothing is let go. */
+	faults_end(destination);
+	if (standing == DESTINATION_LOST && !atomic_load(&destination->poisoned))
 		return;
-	}
 	if (destination->stage >= STAGE_ARMED)
 		place_disarm(destination);
-	faults_end(destination);
 	uf_close(destination->uf);
 	if (standing == DESTINATION_WAITS || standing == DESTINATION_CANCELS)
 		place_empty_all(destination);
@@ -306,12 +305,14 @@ int uf_destination_run(struct uf_destination *destination, const char *connected
 	if (standing == DESTINATION_DONE || standing == DESTINATION_LOST)
 		err = -EALREADY;
 	if (standing == DESTINATION_CANCELS)
-		err = -ECANCELED;
+		err = destination_decline(destination);
 	if (err && connected)
 		address_discard(connected);
 	if (!err)
 		err = run(destination);
-	settle(destination);
+	/* One that came when it had ended with something else is the next call's. */
+	if (err == -ECANCELED)
+		settle(destination);
 	return err;
 }
 
@@ -348,11 +349,10 @@ int uf_destination_abandon(struct uf_destination *destination)
 	if (!atomic_compare_exchange_strong(&destination->standing, &begun, DESTINATION_LOST))
 		return begun == DESTINATION_WAITS || begun == DESTINATION_CANCELS ? -EAGAIN : -EALREADY;
 	tally_fail(&destination->tally, "the source is gone for good");
-	atomic_store(&destination->unpoisoned, true);
 	wake(destination);
 	err = place_poison_missing(destination);
 	if (!err)
-		atomic_store(&destination->unpoisoned, false);
+		atomic_store(&destination->poisoned, true);
 	return err;
 }
 

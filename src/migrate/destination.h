@@ -54,11 +54,10 @@ struct uf_destination {
 	struct uf *uf; /* NULL once all is here */
 	enum uf_engine engine;
 	_Atomic int standing;
-	_Atomic bool
-		unpoisoned; /* of what is lost some pages could not be: they would be zeros if nobody watched them */
-	int wake;           /* eventfd: readable when the receiver shall end */
-	int listener;       /* or -1 */
-	char *listening;    /* its address */
+	_Atomic bool poisoned; /* all that is lost. What is not would be zeros if nobody watched it */
+	int wake;              /* eventfd: readable when the receiver shall end */
+	int listener;          /* or -1 */
+	char *listening;       /* its address */
 
 	_Atomic uint64_t *have;   /* bitmap */
 	_Atomic uint64_t *asked;  /* bitmap: touched while they were missing */
@@ -118,6 +117,9 @@ void destination_part(struct uf_destination *destination);
 
 /* receive.c: the receiver, a thread. */
 void *destination_receive(void *arg);
+
+/* What the receiver does of a cancellation, where there is none: -ECANCELED. */
+int destination_decline(struct uf_destination *destination);
 
 /* The messages that bring pages, on either connection after the program has begun. */
 int destination_take_pages(struct uf_destination *destination, struct channel *channel,

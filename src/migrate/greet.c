@@ -188,6 +188,8 @@ static int take_bitmaps(struct uf_source *source)
 
 void source_begin_anew(struct uf_source *source)
 {
+	source->passes = 0;
+	source->in_pass = false;
 	bitmap_clear(source->sent, 0, source->regions.numbers);
 	bitmap_clear(source->unsure, 0, source->regions.numbers);
 	for (size_t i = 0; i < source->regions.count; i++) {
@@ -197,6 +199,19 @@ void source_begin_anew(struct uf_source *source)
 	}
 }
 
+/*
+ * It has nothing: perhaps another one has, which may be ready for a commit under this identity, or have cancelled it. Whom the program is given
+ * to must be the only one that knows the identity, and so this one has to learn another, on another connection.
+ */
+static int meet_another(struct uf_source *source)
+{
+	if (our_standing(source) == WIRE_COMMITTED)
+		return -EPROTO;
+	tally_fail(&source->tally, "the destination has nothing of what was sent: it is all to be sent again");
+	source->fresh = true;
+	return -ENOTCONN;
+}
+
 static int agree(struct uf_source *source)
 {
 	int err = take_prefaces(source);
@@ -204,14 +219,14 @@ static int agree(struct uf_source *source)
 	/* It will not take anything. */
 	if (!err && (source->peer_standing == WIRE_CANCELED || source->peer_standing == WIRE_COMPLETE))
 		return 0;
+	if (!err && source->peer_standing == WIRE_FRESH && !source->fresh)
+		err = meet_another(source);
 	if (!err)
 		err = agree_on_regions(source);
 	if (err)
 		return err;
 	if (source->peer_standing != WIRE_FRESH)
 		return take_bitmaps(source);
-	if (our_standing(source) == WIRE_COMMITTED)
-		return -EPROTO;
 	source_begin_anew(source);
 	return 0;
 }

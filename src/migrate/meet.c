@@ -85,13 +85,14 @@ static enum wire_refusal judge_standing(const struct uf_destination *destination
 
 	switch (preface->standing) {
 	case WIRE_COMMITTED:
-		if (was_canceled(destination, preface->id)) {
+		/* What has come again since then is as good as what was never cancelled. */
+		if (!ours && was_canceled(destination, preface->id)) {
 			*answer = WIRE_CANCELED;
 			return WIRE_ACCEPTED;
 		}
-		*answer = standing == DESTINATION_DONE    ? WIRE_COMPLETE
-		          : standing == DESTINATION_BEGUN ? WIRE_COMMITTED
-		                                          : WIRE_READY;
+		*answer = WIRE_READY;
+		if (uf_destination_owner(destination) == UF_OWNER_DESTINATION)
+			*answer = standing == DESTINATION_DONE ? WIRE_COMPLETE : WIRE_COMMITTED;
 		return ours && (*answer != WIRE_READY || destination->stage == STAGE_READY) ? WIRE_ACCEPTED
 		                                                                            : WIRE_UNKNOWN;
 	case WIRE_FRESH:
@@ -394,9 +395,9 @@ int destination_meet(struct uf_destination *destination, unsigned ms)
 		if (!err)
 			return 0;
 		destination_part(destination);
-		/* A source that was told that it is over: nothing more is to come, or it may be another's turn. */
+		/* A source that was told that it is over: nothing more is to come, or it may be the turn of the one that is here. */
 		if (err == -ECONNABORTED && (given || ms))
-			return -ECANCELED;
+			return destination->stage == STAGE_EMPTY ? -ECANCELED : -ENOTCONN;
 		if (given || err == -ECANCELED || err == -ETIMEDOUT || err == -EMFILE || err == -ENFILE ||
 		    err == -ENOMEM)
 			return err;

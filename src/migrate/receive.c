@@ -312,6 +312,15 @@ static int cancel(struct uf_destination *destination)
 	return -ECANCELED;
 }
 
+int destination_decline(struct uf_destination *destination)
+{
+	int err = cancel(destination);
+
+	forget(destination);
+	tally_tick(&destination->tally);
+	return err;
+}
+
 /* Whether another connection may do better. */
 static bool may_pass(int err)
 {
@@ -324,9 +333,10 @@ static bool is_over(struct uf_destination *destination, int *err)
 {
 	switch (destination_standing(destination)) {
 	case DESTINATION_DONE:
-		/* It may not have heard that all is here. */
+		/* It may not have heard that all is here. Descriptors that were given are closed already. */
 		if (*err && destination->listener >= 0) {
 			destination_part(destination);
+			destination->fds_count = 0;
 			destination_meet(destination, LINGER);
 		}
 		*err = 0;
@@ -337,11 +347,6 @@ static bool is_over(struct uf_destination *destination, int *err)
 	case DESTINATION_CANCELS:
 		*err = cancel(destination);
 		return true;
-	case DESTINATION_BEGUN:
-		/* As of a source that asked what became of another migration: nothing that concerns the program that is here. */
-		if (*err == -ECANCELED)
-			*err = -ENOTCONN;
-		return destination->fds_count || !may_pass(*err);
 	default:
 		if (*err != -ENOTCONN && *err != -ECANCELED)
 			tally_fail(&destination->tally, "the connection is given up: %s", tally_word(*err));

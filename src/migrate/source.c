@@ -176,8 +176,6 @@ static void forget(struct uf_source *source)
 		count = 0;
 	pthread_mutex_unlock(&source->cancel);
 	source->fresh = true;
-	source->passes = 0;
-	source->in_pass = false;
 	tally_phase(&source->tally, UF_MIGRATE_CANCELED);
 }
 

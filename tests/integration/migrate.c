@@ -288,6 +288,57 @@ static int cancel_there(void *arg, const void *state, size_t len)
 	return 0;
 }
 
+static int die_there(void *arg, const void *state, size_t len)
+{
+	(void)arg;
+	(void)state;
+	(void)len;
+	_exit(0);
+}
+
+TEST(moves_elsewhere, "A program whose destination has died at the stop goes on, and moves to another one with every "
+                      "byte of its memory.")
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.passes = 2,
+		.writes = true,
+		.engine = migrated_engine(),
+		.prepare = die_there,
+	});
+	int here[2], there[2];
+	pid_t first, second;
+
+	make_pairs(here, there);
+	first = fork();
+	if (!first) {
+		both_close(here, 2);
+		destination_here(migrated, NULL);
+		uf_destination_run(migrated->destination, migrated_fds(there, 2));
+		_exit(1);
+	}
+	both_close(there, 2);
+	second = fork();
+	if (!second) {
+		both_close(here, 2);
+		migrated->setup.prepare = NULL;
+		destination_here(migrated, "tcp://127.0.0.1:0");
+		CHECK_EQ(uf_destination_run(migrated->destination, NULL), 0);
+		destination_check(migrated);
+		_exit(0);
+	}
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), -ENOTCONN);
+	reap(first);
+	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
+	CHECK_EQ(atomic_load(&migrated->shared->resumes), 1);
+	migrated_wait_listening(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated->shared->address), -ENOTCONN);
+	CHECK_EQ(uf_source_run(migrated->source, migrated->shared->address), 0);
+	reap(second);
+	source_gone(migrated);
+}
+
 static int refuse_state(void *arg, const void *state, size_t len)
 {
 	(void)arg;

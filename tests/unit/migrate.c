@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,8 +257,25 @@ struct target {
 	int theirs, theirs_second;
 	pthread_t thread;
 	int result;
-	_Atomic unsigned starts;
+	_Atomic unsigned starts, failures;
+	bool cancel_late; /* as soon as a connection is over */
 };
+
+static void count_failure(void *arg, const char *cause)
+{
+	struct target *target = arg;
+
+	(void)cause;
+	target->failures++;
+}
+
+static void cancel_late(void *arg, const struct uf_migrate_statistics *stats)
+{
+	struct target *target = arg;
+
+	if (target->cancel_late && stats->phase == UF_MIGRATE_PRECOPY && !stats->connected)
+		CHECK_EQ(uf_destination_cancel(target->destination), 0);
+}
 
 static void count_start(void *arg, const void *state, size_t len)
 {
@@ -283,6 +301,20 @@ static struct regions target_regions(const struct target *target, struct region 
 	*region = (struct region){
 		.name = "memory", .addr = (uintptr_t)target->memory.at, .len = target->memory.len, .pages = PAGES};
 	return (struct regions){.count = 1, .at = region, .numbers = 64, .pages = PAGES, .page_size = page_size};
+}
+
+/* Connected to where it listens, at a port of its own choice. */
+static int connect_listening(struct target *target)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	char address[64];
+
+	CHECK_EQ(uf_destination_listen(target->destination, "tcp://127.0.0.1:0"), 0);
+	CHECK_EQ(uf_destination_address(target->destination, address, sizeof(address)), 0);
+	at.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+	CHECK_EQ(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	return fd;
 }
 
 /* A pair of TCP sockets. */
@@ -331,7 +363,11 @@ static void connect_target(struct target *target)
 
 static void open_target(struct target *target)
 {
-	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .arg = target};
+	struct uf_destination_options options = {.size = sizeof(options),
+	                                         .start = count_start,
+	                                         .progress = cancel_late,
+	                                         .failed = count_failure,
+	                                         .arg = target};
 	struct uf_migrate_region region = {.name = "memory"};
 
 	target->memory = memory_map(MEMORY_ANON, PAGES);
@@ -341,19 +377,27 @@ static void open_target(struct target *target)
 	connect_target(target);
 }
 
-/* A source of the migration `id` stands there; where the destination says that it does. */
-static enum wire_standing present(struct target *target, const char *id, enum wire_standing standing)
+static struct wire_preface source_preface(const char *id, enum wire_standing standing)
 {
 	struct wire_preface preface = {.lowest = 1,
 	                               .highest = 1,
 	                               .role = WIRE_SOURCE,
-	                               .channels = target->one_of_two || !target->two ? 1 : 2,
+	                               .channels = 1,
 	                               .standing = standing,
 	                               .page_size = (uint32_t)page_size,
 	                               .timeout_ms = 10000};
-	unsigned char raw[WIRE_PREFACE_SIZE];
 
 	memcpy(preface.id, id, strlen(id));
+	return preface;
+}
+
+/* A source of the migration `id` stands there; where the destination says that it does. */
+static enum wire_standing present(struct target *target, const char *id, enum wire_standing standing)
+{
+	struct wire_preface preface = source_preface(id, standing);
+	unsigned char raw[WIRE_PREFACE_SIZE];
+
+	preface.channels = target->one_of_two || !target->two ? 1 : 2;
 	CHECK_EQ(channel_greet(&target->channel.stream, &preface), 0);
 	preface.channel = 1;
 	if (preface.channels == 2)
@@ -516,6 +560,16 @@ static void tell_target(struct target *target, enum wire_type type, enum wire_ty
 	CHECK_EQ(message.type, answer);
 }
 
+static void take_bitmap(struct target *target)
+{
+	struct wire_message message;
+	unsigned char bitmap[8];
+
+	CHECK_EQ(channel_receive(&target->channel, &message), 0);
+	CHECK_EQ(message.type, WIRE_BITMAP);
+	CHECK_EQ(channel_receive_body(&target->channel, &message, bitmap), 0);
+}
+
 /* From its beginning until the source may commit. */
 static void make_ready(struct target *target, const char *id)
 {
@@ -551,6 +605,66 @@ TEST(each_source_in_doubt_is_told, "Of several migrations that were cancelled ea
 	end_target(&target);
 }
 
+TEST(cancellation_between_runs_is_one, "A destination that cancels while it waits for nobody lets go of what has come, "
+                                       "tells its source, and may have another.")
+{
+	struct target target = {.starts = 0};
+
+	open_target(&target);
+	make_ready(&target, "source");
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	CHECK_EQ(uf_destination_cancel(target.destination), 0);
+	connect_target(&target);
+	CHECK_EQ(part_target(&target), -ECANCELED);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_CANCELED);
+	CHECK_EQ(part_target(&target), -ECANCELED);
+	connect_target(&target);
+	CHECK_EQ(present(&target, "another", WIRE_FRESH), WIRE_FRESH);
+	end_target(&target);
+}
+
+TEST(cancellation_is_not_lost, "A cancellation that comes when the connection has just broken is not lost with it.")
+{
+	struct target target = {.cancel_late = true};
+
+	open_target(&target);
+	greet_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	connect_target(&target);
+	CHECK_EQ(end_target(&target), -ECANCELED);
+}
+
+TEST(what_was_canceled_may_come_again,
+     "A migration that was cancelled, and came again before its source heard of it, is "
+     "what it is now: the source of a program that has begun is not told that it never will.")
+{
+	struct target target = {.starts = 0};
+
+	open_target(&target);
+	cancel_when_ready(&target, "source");
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_PRECOPY), WIRE_FRESH);
+	agree_target(&target);
+	tell_target(&target, WIRE_ARM, WIRE_ARMED);
+	tell_target(&target, WIRE_STOPPED, WIRE_PREPARED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_READY);
+	agree_target(&target);
+	take_bitmap(&target);
+	tell_target(&target, WIRE_COMMIT, WIRE_STARTED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_COMMITTED);
+	end_target(&target);
+	CHECK_EQ(target.starts, 1);
+}
+
 TEST(what_became_of_another_is_no_concern, "A source that asks for a migration which was cancelled is told so, and the "
                                            "program that has come since is left alone.")
 {
@@ -559,9 +673,18 @@ TEST(what_became_of_another_is_no_concern, "A source that asks for a migration w
 
 	open_target(&target);
 	cancel_when_ready(&target, "first");
+	/* Also not one that is about to. */
 	connect_target(&target);
-	CHECK_EQ(present(&target, "second", WIRE_FRESH), WIRE_FRESH);
+	make_ready(&target, "second");
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	connect_target(&target);
+	CHECK_EQ(present(&target, "first", WIRE_COMMITTED), WIRE_CANCELED);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "second", WIRE_PRECOPY), WIRE_PRECOPY);
 	agree_target(&target);
+	take_bitmap(&target);
 	CHECK_EQ(channel_send(&target.channel,
 	                      &(struct wire_message){.type = WIRE_PAGES, .count = 1, .length = (uint32_t)page_size},
 	                      page),
@@ -585,8 +708,6 @@ TEST(late_connection_changes_nothing,
      "A connection that its source has given up, and that comes when the source has committed, takes nothing back.")
 {
 	struct target target = {.starts = 0};
-	struct wire_message message;
-	unsigned char bitmap[8];
 
 	open_target(&target);
 	make_ready(&target, "source");
@@ -600,9 +721,7 @@ TEST(late_connection_changes_nothing,
 	connect_target(&target);
 	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_READY);
 	agree_target(&target);
-	CHECK_EQ(channel_receive(&target.channel, &message), 0);
-	CHECK_EQ(message.type, WIRE_BITMAP);
-	CHECK_EQ(channel_receive_body(&target.channel, &message, bitmap), 0);
+	take_bitmap(&target);
 	tell_target(&target, WIRE_COMMIT, WIRE_STARTED);
 	end_target(&target);
 	CHECK_EQ(target.starts, 1);
@@ -639,7 +758,7 @@ static void begin_target(struct target *target)
 	tell_target(target, WIRE_COMMIT, WIRE_STARTED);
 }
 
-/* It is asked for page 3, and has it; what else is missing is zeros. */
+/* It is asked for page 3, and has it; what else is missing is zeros. Until it says that it has all. */
 static void serve_target(struct target *target, struct channel *requests)
 {
 	static const char page[65536] = {0x33};
@@ -662,7 +781,42 @@ static void serve_target(struct target *target, struct channel *requests)
 	CHECK_EQ(channel_tell(&target->channel, WIRE_ALL_SENT, 0), 0);
 	CHECK_EQ(channel_receive(requests, &message), 0);
 	CHECK_EQ(message.type, WIRE_DONE);
+}
+
+static void end_served_target(struct target *target, struct channel *requests)
+{
+	serve_target(target, requests);
 	CHECK_EQ(channel_tell(&target->channel, WIRE_BYE, 0), 0);
+}
+
+TEST(who_comes_back_hears_that_all_is_there,
+     "Where it listens, the source of a destination that has all hears so even if its "
+     "connection breaks at the end, whatever that one was.")
+{
+	struct wire_preface preface = source_preface("source", WIRE_COMMITTED);
+	unsigned char raw[WIRE_PREFACE_SIZE];
+	struct target target = {.starts = 0};
+	struct channel late;
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	channel_init(&late, WIRE_DESTINATION, target.channel.regions);
+	stream_open(&late.stream, connect_listening(&target), -1, 10000);
+	CHECK_EQ(channel_greet(&late.stream, &preface), 0);
+
+	connect_target(&target);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_COMMITTED);
+	agree_target(&target);
+	take_bitmap(&target);
+	serve_target(&target, &target.channel);
+	stream_close(&target.channel.stream);
+
+	CHECK_EQ(stream_receive(&late.stream, raw, sizeof(raw)), 0);
+	CHECK_EQ(wire_read_preface(&preface, raw), 0);
+	CHECK_EQ(preface.standing, WIRE_COMPLETE);
+	CHECK_EQ(channel_tell(&late, WIRE_BYE, 0), 0);
+	CHECK_EQ(end_target(&target), 0);
+	channel_destroy(&late);
 }
 
 /* From now on this thread's attempts to poison fail. */
@@ -696,6 +850,53 @@ TEST(what_cannot_be_poisoned_is_no_zeros, "Missing memory that cannot be poisone
 	CHECK(actor_waits(act_read(target.memory.at)));
 }
 
+TEST(what_is_not_poisoned_yet_is_no_zeros,
+     "Missing memory is not let go as zeros by a destination that is closed when its own thread "
+     "has given the source up, and poisoned nothing yet.")
+{
+	struct target target = {.starts = 0};
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	atomic_store(&target.destination->standing, DESTINATION_LOST);
+	uf_destination_close(target.destination);
+	CHECK(actor_waits(act_read(target.memory.at)));
+}
+
+TEST(source_that_was_given_up_is_told_the_truth,
+     "A destination whose program has begun never says that it is ready for that, also when it has just given the "
+     "source up.")
+{
+	struct target target = {.starts = 0};
+	bool running = false;
+
+	begin_target(&target);
+	CHECK_EQ(part_target(&target), -ENOTCONN);
+	connect_target(&target);
+	while (!running) {
+		sched_yield();
+		pthread_mutex_lock(&target.destination->lock);
+		running = target.destination->running;
+		pthread_mutex_unlock(&target.destination->lock);
+	}
+	/* What wakes it comes a moment later. */
+	atomic_store(&target.destination->standing, DESTINATION_LOST);
+	CHECK_EQ(present(&target, "source", WIRE_COMMITTED), WIRE_COMMITTED);
+	CHECK_EQ(end_target(&target), -EHOSTDOWN);
+}
+
+TEST(what_is_wrong_later_is_told, "What a source may not say is told of also when the program has begun.")
+{
+	struct target target = {.starts = 0};
+
+	begin_target(&target);
+	CHECK_EQ(channel_tell(&target.channel, WIRE_COMMIT, 0), 0);
+	CHECK_EQ(channel_receive(&target.channel, &(struct wire_message){0}), -ENOTCONN);
+	CHECK_EQ(part_target(&target), -EPROTO);
+	CHECK_EQ(target.failures, 1);
+	uf_destination_close(target.destination);
+}
+
 TEST(faults_do_not_wait_for_a_sign_of_life,
      "A sign of life on the connection for requests does not keep the destination from looking after faults.")
 {
@@ -703,7 +904,7 @@ TEST(faults_do_not_wait_for_a_sign_of_life,
 
 	begin_target(&target);
 	CHECK_EQ(channel_tell(&target.second, WIRE_ALIVE, 0), 0);
-	serve_target(&target, &target.second);
+	end_served_target(&target, &target.second);
 	CHECK_EQ(end_target(&target), 0);
 }
 
@@ -714,7 +915,7 @@ TEST(requested_is_counted, "What was asked for is counted at the destination, ov
 		struct uf_migrate_statistics stats = {.size = sizeof(stats)};
 
 		begin_target(&target);
-		serve_target(&target, two ? &target.second : &target.channel);
+		end_served_target(&target, two ? &target.second : &target.channel);
 		CHECK_EQ(part_target(&target), 0);
 		CHECK_EQ(uf_destination_stats(target.destination, &stats), 0);
 		CHECK_EQ(stats.requested, page_size);
@@ -843,14 +1044,12 @@ static void send_empty_bitmap(struct giver *giver)
 	free(bitmap);
 }
 
-/* A new connection, on which the destination stands there, and has nothing. */
-static void meet_giver(struct giver *giver, enum wire_standing standing)
+/* The destination stands there, and has nothing. */
+static void agree_giver(struct giver *giver, struct wire_preface preface, enum wire_standing standing)
 {
-	struct wire_preface preface = connect_giver(giver);
 	unsigned char list[WIRE_REGION_SIZE];
 	struct wire_message message;
 
-	CHECK_EQ(preface.standing, standing == WIRE_FRESH || standing == WIRE_PRECOPY ? standing : WIRE_COMMITTED);
 	preface.standing = standing;
 	CHECK_EQ(channel_greet(&giver->channel.stream, &preface), 0);
 	if (standing == WIRE_CANCELED || standing == WIRE_COMPLETE)
@@ -860,6 +1059,15 @@ static void meet_giver(struct giver *giver, enum wire_standing standing)
 	CHECK_EQ(channel_tell(&giver->channel, WIRE_ACCEPT, 0), 0);
 	if (standing != WIRE_FRESH)
 		send_empty_bitmap(giver);
+}
+
+/* A new connection, on which it does. */
+static void meet_giver(struct giver *giver, enum wire_standing standing)
+{
+	struct wire_preface preface = connect_giver(giver);
+
+	CHECK_EQ(preface.standing, standing == WIRE_FRESH || standing == WIRE_PRECOPY ? standing : WIRE_COMMITTED);
+	agree_giver(giver, preface, standing);
 }
 
 static void part_giver(struct giver *giver)
@@ -1029,6 +1237,50 @@ TEST(source_is_met_where_it_stands,
 	uf_source_close(giver.source);
 }
 
+/* All memory, and then what is to be thrown away of it before the stop. */
+static void take_pass(struct giver *giver)
+{
+	struct wire_message message;
+	uint64_t came = 0;
+
+	while (pass_over(giver, &message) != WIRE_BARRIER)
+		came += message.count;
+	CHECK_EQ(came, giver->pages);
+	CHECK_EQ(channel_tell(&giver->channel, WIRE_REACHED, message.at), 0);
+}
+
+TEST(each_destination_has_an_identity_of_its_own,
+     "A destination that has nothing is not taken for the one that was there before: what that one knows is never told "
+     "of a program which this one was given.")
+{
+	struct giver giver = {.passes = 1};
+	struct wire_preface first, second;
+
+	open_giver(&giver);
+	first = connect_giver(&giver);
+	agree_giver(&giver, first, WIRE_FRESH);
+	take_pass(&giver);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ENOTCONN);
+
+	second = connect_giver(&giver);
+	CHECK_EQ(second.standing, WIRE_PRECOPY);
+	CHECK(!memcmp(second.id, first.id, sizeof(first.id)));
+	second.standing = WIRE_FRESH;
+	CHECK_EQ(channel_greet(&giver.channel.stream, &second), 0);
+	part_giver(&giver);
+	CHECK_EQ(giver.result, -ENOTCONN);
+
+	second = connect_giver(&giver);
+	CHECK_EQ(second.standing, WIRE_FRESH);
+	CHECK(memcmp(second.id, first.id, sizeof(first.id)));
+	agree_giver(&giver, second, WIRE_FRESH);
+	take_pass(&giver);
+	take_commit(&giver);
+	part_giver(&giver);
+	uf_source_close(giver.source);
+}
+
 TEST(connections_are_told_of, "The program at the source is told of each connection, and of its end.")
 {
 	struct giver giver = {.stops = 0};
@@ -1092,8 +1344,9 @@ TEST(silence_is_noticed_among_signals,
 {
 	struct giver giver = {.timeout_ms = 300};
 	struct sigaction action = {.sa_handler = nothing};
+	struct stream stream = {.fd = -1};
 	pthread_t self = pthread_self(), signals;
-	char address[32];
+	char address[32], byte;
 	int pair[2];
 
 	open_giver(&giver);
@@ -1102,6 +1355,11 @@ TEST(silence_is_noticed_among_signals,
 	CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
 	CHECK_EQ(pthread_create(&signals, NULL, send_signals, &self), 0);
 	CHECK_EQ(uf_source_run(giver.source, address), -ENOTCONN);
+	/* So it is where it has said something: then there is one connection to wait for. */
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	stream_open(&stream, pair[0], -1, 300);
+	CHECK_EQ(stream_receive(&stream, &byte, 1), -ENOTCONN);
+	stream_close(&stream);
 	CHECK_EQ(pthread_cancel(signals), 0);
 	CHECK_EQ(pthread_join(signals, NULL), 0);
 	uf_source_close(giver.source);
@@ -1121,21 +1379,16 @@ TEST(who_says_it_slowly_is_not_waited_for,
 	struct uf_destination_options options = {.size = sizeof(options), .start = count_start, .timeout_ms = 300};
 	struct uf_migrate_region region = {.name = "memory"};
 	struct target target = {.starts = 0};
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	unsigned char preface[WIRE_PREFACE_SIZE] = "UFMIGRAT";
-	int fd = socket(AF_INET, SOCK_STREAM, 0), sent = 0;
-	char address[64];
+	int fd, sent = 0;
 
 	options.arg = &target;
 	target.memory = memory_map(MEMORY_ANON, PAGES);
 	region.addr = target.memory.at;
 	region.len = target.memory.len;
 	CHECK_EQ(uf_destination_open(&target.destination, &region, 1, &options), 0);
-	CHECK_EQ(uf_destination_listen(target.destination, "tcp://127.0.0.1:0"), 0);
-	CHECK_EQ(uf_destination_address(target.destination, address, sizeof(address)), 0);
-	at.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+	fd = connect_listening(&target);
 	CHECK_EQ(pthread_create(&target.thread, NULL, run_listening, &target), 0);
-	CHECK_EQ(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
 	for (; sent < WIRE_PREFACE_SIZE; sent++) {
 		struct pollfd end = {.fd = fd, .events = POLLIN};
 
