@@ -667,6 +667,27 @@ TEST(streams_are_read_ahead, "A long stream is read ahead, but for the page whos
 	end();
 }
 
+TEST(streams_find_another_mapping, "What is read ahead comes in whole units, also where their size is another one by then.")
+{
+	struct shelf *shelf;
+
+	begin();
+	shelf = new_shelf(1, 16, false);
+	insert(BASE, 16, new_source(shelf), 0, 4 * page_size);
+	/* Of a mapping of single pages, which was there when it was asked for. */
+	session_bring_next(&session, page(1), 9 * page_size);
+	session_settle(&session);
+	for (size_t i = 0; i < 16; i++)
+		CHECK_EQ(scripted_page(session.uf, page(i)) == SCRIPTED_MISSING, i < 4 || i >= 12);
+	/* Of one that went on. */
+	session_bring_next(&session, page(13), 64 * page_size);
+	session_settle(&session);
+	check_room();
+	for (size_t i = 0; i < 16; i++)
+		read_back(shelf, i);
+	end();
+}
+
 TEST(many_reads_in_flight, "Faults that lie apart are fetched at the same time.")
 {
 	struct batch batch;
