@@ -667,7 +667,8 @@ TEST(streams_are_read_ahead, "A long stream is read ahead, but for the page whos
 	end();
 }
 
-TEST(streams_find_another_mapping, "What is read ahead comes in whole units, also where their size is another one by then.")
+TEST(streams_find_another_mapping,
+     "What is read ahead comes in whole units, also where their size is another one by then.")
 {
 	struct shelf *shelf;
 
