@@ -111,10 +111,14 @@ static int file_extent(void *state, uint64_t offset, uint64_t len, struct uf_ext
 
 	if (data < 0 && errno != ENXIO)
 		return -errno;
-	/* ENXIO: nothing but a hole until the end. */
-	if (data < 0 || (uint64_t)data > offset) {
+	/* ENXIO: nothing but a hole until the end, which is not where it was if the file has been cut. */
+	if (data < 0)
+		data = lseek(file->fd, 0, SEEK_END);
+	if (data < (off_t)offset)
+		return -EIO;
+	if ((uint64_t)data > offset) {
 		extent->zero = 1;
-		extent->len = data < 0 || (uint64_t)data - offset > len ? len : (uint64_t)data - offset;
+		extent->len = (uint64_t)data - offset > len ? len : (uint64_t)data - offset;
 		return 0;
 	}
 	hole = lseek(file->fd, (off_t)offset, SEEK_HOLE);
