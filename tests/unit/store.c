@@ -252,6 +252,24 @@ TEST(file_cut_is_no_hole, "What has been cut off a file is not said to be zeros;
 	uf_store_close(store);
 }
 
+TEST(file_cut_within_a_page, "Nor is what lies in memory behind the end of a file that was cut within a page.")
+{
+	struct uf_store *store = open_store(file_uri(64 << 10));
+	char buf[64 << 10];
+	const char *bytes = NULL;
+
+	memset(buf, 'x', sizeof(buf));
+	CHECK_EQ(uf_store_write(store, buf, sizeof(buf), 0), 0);
+	for (unsigned i = 0; !bytes && i < 100; i++)
+		bytes = store_at(store, 4096, 4096);
+	if (!bytes)
+		SKIP("it is not known what lies in memory");
+	CHECK(!memcmp(bytes, buf, 4096));
+	CHECK_EQ(truncate(path, 4096 + 100), 0);
+	CHECK(!store_at(store, 4096, 4096));
+	uf_store_close(store);
+}
+
 /*
  * A store that does as it is told.
  */
