@@ -1811,6 +1811,21 @@ TEST(inline_later, "If the owner is patient, threads that wait inline wait on.")
 	end();
 }
 
+TEST(inline_without_memory,
+     "Who waits inline tries again by himself: nothing is left to the loop as well, however often.")
+{
+	struct shelf *shelf = new_shelf(1, 64, true);
+
+	begin_inline();
+	session.options.later_ms = 1000000;
+	insert(BASE, 64, new_source(shelf), 0, page_size);
+	for (unsigned i = 0; i < 5; i++)
+		answer(UFFDIO_COPY, page(3), -ENOMEM);
+	read_back(shelf, 3);
+	end();
+	CHECK(!session.posts && !session.kept.held && !session.kept.later);
+}
+
 TEST(inline_room, "Inline, threads wait for room themselves, and for what the loop waits for.")
 {
 	struct actor *actors[3];
