@@ -4,7 +4,9 @@
 #include <sched.h>
 #include <signal.h>
 
+#include "pager/pager.h"
 #include "support/paged.h"
+#include "uffd/engine.h"
 
 #define PAGE 4096u
 #define KIB  ((uint64_t)1 << 10)
@@ -241,6 +243,68 @@ BOTH_WAYS(all_bad_writes,
 	check_pages(at, 0, MIB, 'w');
 	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
 	check_pages(fake.bytes, 0, MIB, 'w');
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
+/* An engine as it is, for which there is no memory for one page. */
+static const struct uf_engine_ops *real;
+static struct uf_engine_ops poor;
+static _Atomic uint64_t wanting;
+
+static int ioctl_of_the_poor(const struct uf *uf, unsigned long request, void *arg)
+{
+	struct uffdio_copy *copy = arg;
+	uint64_t page = atomic_load(&wanting), len;
+	int err;
+
+	if (request != UFFDIO_COPY || copy->dst > page || copy->dst + copy->len <= page)
+		return real->ioctl(uf, request, arg);
+	if (copy->dst == page) {
+		copy->copy = -ENOMEM;
+		return -ENOMEM;
+	}
+	len = copy->len;
+	copy->len = page - copy->dst;
+	err = real->ioctl(uf, request, arg);
+	copy->len = len;
+	/* As the kernel tells of what it has done a part of. */
+	return err ? err : -EAGAIN;
+}
+
+static void be_poor(struct uf_pager *pager)
+{
+	real = pager->session.uf->ops;
+	poor = *real;
+	poor.ioctl = ioctl_of_the_poor;
+	pager->session.uf->ops = &poor;
+}
+
+/* Inline, where no thread uses the object before the test does. */
+TEST(pins_without_memory, "What there is no memory for cannot be pinned, and then nothing is; later it can.")
+{
+	struct uf_store *store = filled_memory(MIB);
+	struct uf_pager *pager;
+	int ends[2];
+	char *at;
+
+	paged_way = UF_PAGER_INLINE;
+	pager = paged_open(MIB);
+	be_poor(pager);
+	for (unsigned flags = UF_PAGER_READ_ONLY; flags <= UF_PAGER_SHARED; flags <<= 1) {
+		at = paged_map(pager, store, 0, MIB, flags, 0);
+		atomic_store(&wanting, (uint64_t)(uintptr_t)at + 2 * PAGE);
+		CHECK_EQ(uf_pager_pin(pager, at, 4 * PAGE), -ENOMEM);
+		CHECK_EQ(paged_stats(pager).pinned, 0);
+		atomic_store(&wanting, 0);
+		CHECK_EQ(uf_pager_pin(pager, at, 4 * PAGE), 0);
+		CHECK_EQ(paged_stats(pager).pinned, 4 * PAGE);
+		CHECK_EQ(pipe(ends), 0);
+		CHECK_EQ(write(ends[1], at, 4 * PAGE), 4 * PAGE);
+		close(ends[0]);
+		close(ends[1]);
+		CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
+	}
 	uf_pager_close(pager);
 	uf_store_close(store);
 }
