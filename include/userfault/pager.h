@@ -150,7 +150,8 @@ int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pa
  *
  * Then system calls can use them, and touches cost nothing; but for the instant in which a flush copies a page. Where they can be written to
  * they count as written while they are pinned. A flag of a page, not a count. -ENOMEM: less than 8 units, or an eighth, of the budget would
- * be left for the others, or the system has no memory for them; -EIO or what the store answered: nothing is pinned then.
+ * be left for the others, or the system has no memory for them; -EIO: the store cannot read one. Then nothing
+ * more is pinned.
  */
 int uf_pager_pin(struct uf_pager *pager, void *addr, uint64_t len);
 int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len);

@@ -281,7 +281,7 @@ static void be_poor(struct uf_pager *pager)
 }
 
 /* Inline, where no thread uses the object before the test does. */
-TEST(pins_without_memory, "What there is no memory for cannot be pinned, and then nothing is; later it can.")
+TEST(pins_without_memory, "What there is no memory for cannot be pinned, and then nothing more is; later it can.")
 {
 	struct uf_store *store = filled_memory(MIB);
 	struct uf_pager *pager;
@@ -294,8 +294,9 @@ TEST(pins_without_memory, "What there is no memory for cannot be pinned, and the
 	for (unsigned flags = UF_PAGER_READ_ONLY; flags <= UF_PAGER_SHARED; flags <<= 1) {
 		at = paged_map(pager, store, 0, MIB, flags, 0);
 		atomic_store(&wanting, (uint64_t)(uintptr_t)at + 2 * PAGE);
+		CHECK_EQ(uf_pager_pin(pager, at, PAGE), 0);
 		CHECK_EQ(uf_pager_pin(pager, at, 4 * PAGE), -ENOMEM);
-		CHECK_EQ(paged_stats(pager).pinned, 0);
+		CHECK_EQ(paged_stats(pager).pinned, PAGE);
 		atomic_store(&wanting, 0);
 		CHECK_EQ(uf_pager_pin(pager, at, 4 * PAGE), 0);
 		CHECK_EQ(paged_stats(pager).pinned, 4 * PAGE);
