@@ -13,8 +13,8 @@
  *
  * Results, and structures that grow, are as in <userfault/uffd.h>. Any number of threads may touch the memory and call the functions, but
  * not in signal handlers, and not while touching what another thread unmaps; uf_pager_close() comes last. What is mapped is the pager's
- * to change: no munmap(2), mremap(2), mprotect(2), madvise(2) or mlock(2) of it. Addresses and lengths are bytes; unless it is
- * said otherwise they need not be multiples of the unit, and all units that they reach into count.
+ * to change: no munmap(2), mremap(2), mprotect(2), madvise(2) or mlock(2) of it, nor mlockall(2) with MCL_CURRENT. Addresses and lengths are
+ * bytes; unless it is said otherwise they need not be multiples of the unit, and all units that they reach into count.
  *
  * A mapping does not go to the child of a fork (MADV_DONTFORK): a touch there is SIGSEGV, and no function may be called there with
  * the pager.
