@@ -129,7 +129,7 @@ int uf_pager_unmap(struct uf_pager *pager, void *addr, uint64_t len);
  * written as it was at one moment: two versions of it are never mixed. Writers go on meanwhile. addr NULL and len 0: everything. What
  * is not mapped, or not shared, is passed over.
  *
- * -EINVAL: length 0 with an address. Otherwise the first error of a store; what could not be written is still dirty. What was written and could
+ * -EINVAL: length 0 with an address. -ENOMEM. Otherwise the first error of a store; what could not be written is still dirty. What was written and could
  * not be flushed is the store's to keep, or to say that it is lost: uf_store_flush().
  */
 int uf_pager_flush(struct uf_pager *pager, void *addr, uint64_t len);
