@@ -356,6 +356,9 @@ TEST(back_in_parts, "What is written to a part of a unit while there is no memor
 	unsigned char there = 0;
 	char *at, byte;
 
+	/* There a page may be in memory before it can be touched, and then it cannot be seen from here when that is. */
+	if (!strcmp(test_engine, "user"))
+		SKIP("the order cannot be made");
 	paged_way = UF_PAGER_INLINE;
 	pager = paged_open(2 * MIB);
 	be_poor(pager);
