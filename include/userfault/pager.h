@@ -13,8 +13,8 @@
  *
  * Results, and structures that grow, are as in <userfault/uffd.h>. Any number of threads may touch the memory and call the functions, but
  * not in signal handlers, and not while touching what another thread unmaps; uf_pager_close() comes last. What is mapped is the pager's
- * to change: no munmap(2), mremap(2), mprotect(2), madvise(2) or mlock(2) of it. Addresses and lengths are bytes; unless it is
- * said otherwise they need not be multiples of the unit, and all units that they reach into count.
+ * to change: no munmap(2), mremap(2), mprotect(2), madvise(2) or mlock(2) of it, nor mlockall(2) with MCL_CURRENT. Addresses and lengths are
+ * bytes; unless it is said otherwise they need not be multiples of the unit, and all units that they reach into count.
  *
  * A mapping does not go to the child of a fork (MADV_DONTFORK): a touch there is SIGSEGV, and no function may be called there with
  * the pager.
@@ -129,7 +129,8 @@ int uf_pager_unmap(struct uf_pager *pager, void *addr, uint64_t len);
  * written as it was at one moment: two versions of it are never mixed. Writers go on meanwhile. addr NULL and len 0: everything. What
  * is not mapped, or not shared, is passed over.
  *
- * -EINVAL: length 0 with an address. Otherwise the first error of a store; what could not be written is still dirty.
+ * -EINVAL: length 0 with an address. -ENOMEM. Otherwise the first error of a store; what could not be written is still dirty. What was written and could
+ * not be flushed is the store's to keep, or to say that it is lost: uf_store_flush().
  */
 int uf_pager_flush(struct uf_pager *pager, void *addr, uint64_t len);
 
@@ -149,7 +150,8 @@ int uf_pager_advise(struct uf_pager *pager, void *addr, uint64_t len, enum uf_pa
  *
  * Then system calls can use them, and touches cost nothing; but for the instant in which a flush copies a page. Where they can be written to
  * they count as written while they are pinned. A flag of a page, not a count. -ENOMEM: less than 8 units, or an eighth, of the budget would
- * be left for the others; -EIO or what the store answered: nothing is pinned then.
+ * be left for the others, or the system has no memory for them; -EIO: the store cannot read one. Then nothing
+ * more is pinned.
  */
 int uf_pager_pin(struct uf_pager *pager, void *addr, uint64_t len);
 int uf_pager_unpin(struct uf_pager *pager, void *addr, uint64_t len);

@@ -82,7 +82,8 @@ int uf_store_write(struct uf_store *store, const void *buf, size_t len, uint64_t
 
 /*
  * What was written before this call is durable when it returns 0: it survives a loss of power, as far as the store can tell. A store that
- * is on a server and cannot tell says so: -EOPNOTSUPP; -EIO, from then on, when a connection broke before what was written was flushed.
+ * is on a server and cannot tell says so: -EOPNOTSUPP. From then on it fails where what was written may be lost: -EIO, when a connection broke
+ * before it was flushed, or the server refused to; what fdatasync(2) said, when the flush of a file has failed once.
  */
 int uf_store_flush(struct uf_store *store);
 

@@ -339,9 +339,9 @@ ssize_t uf_dirty_collect(struct uf_dirty *tracker, uint64_t start, uint64_t end,
 	list = tracker->list;
 	for (size_t i = dirty_region_at(list, start); list && i < list->count && list->at[i].start < end; i++) {
 		const struct dirty_region *region = &list->at[i];
-		/* Whole pages of the region, huge ones too. */
+		/* Whole pages of the region, huge ones too. Cut before it is rounded: `end` may be the last there is. */
 		uint64_t from = round_down(max_u64(start, region->start), region->page_size);
-		uint64_t to = round_down(min_u64(region->end, end + region->page_size - 1), region->page_size);
+		uint64_t to = round_down(min_u64(region->end, end) + region->page_size - 1, region->page_size);
 
 		err = tracker->method->collect(tracker, region, from, to, flags, &answer, &at);
 		if (err || at < to)

@@ -151,6 +151,31 @@ static int mark_fresh(struct uf_pager *pager, const struct mapping *mapping, uin
 	return err;
 }
 
+static enum space_page state_of(struct uf_pager *pager, uint64_t addr)
+{
+	signal_mask before = session_enter(&pager->session);
+	enum space_page state = SPACE_MISSING;
+	struct space_range range;
+
+	if (space_find(pager->session.space, addr, &range))
+		state = page_state(atomic_load(state_at(&range, addr)));
+	session_leave(&pager->session, before);
+	return state;
+}
+
+/* A touch would come again when there was no memory for the page; this one gives up. */
+static int bring_unit(struct uf_pager *pager, uint64_t addr, bool write)
+{
+	enum space_page state;
+	int err;
+
+	do {
+		err = session_fault(&pager->session, addr, write);
+		state = err ? SPACE_LOST : state_of(pager, addr);
+	} while (state == SPACE_FILLING);
+	return state == SPACE_MISSING ? -ENOMEM : err;
+}
+
 /* Where they are written to as well, they are let be: a system call is not served there as a touch is. */
 static int bring_pinned(struct uf_pager *pager, const struct mapping *mapping, uint64_t start, uint64_t len)
 {
@@ -158,9 +183,9 @@ static int bring_pinned(struct uf_pager *pager, const struct mapping *mapping, u
 
 	will_need(pager, start, len, true);
 	for (uint64_t at = start; !err && at < start + len; at += mapping->unit)
-		err = session_fault(&pager->session, at, false);
+		err = bring_unit(pager, at, false);
 	for (uint64_t at = start; !err && mapping->source.writable && at < start + len; at += mapping->unit)
-		err = session_fault(&pager->session, at, true);
+		err = bring_unit(pager, at, true);
 	return err;
 }
 

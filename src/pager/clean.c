@@ -159,7 +159,8 @@ int clean_restore(void *arg, const struct space_range *range, uint64_t addr)
 	if (slot) {
 		fill_copy(&pager->session, range->unit, addr, rest_at(rest, slot), range->unit,
 		          is_writable(range) && !slot->dirty, &err);
-		to = err ? err : slot->dirty ? SPACE_DIRTY : SPACE_CLEAN;
+		to = err ? err : slot->dirty || slot->torn ? SPACE_DIRTY : SPACE_CLEAN;
+		slot->torn = err && range->unit > rest->page;
 		slot->live = err;
 	}
 	lock_release(&rest->lock);

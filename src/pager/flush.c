@@ -36,21 +36,25 @@ static int copy_dirty(struct uf_pager *pager, const struct space_range *range, u
 	return err;
 }
 
-/* -EAGAIN: it has just gone back, and may be dirty there. */
+/* -EAGAIN: it has just gone back, and may be dirty there; -ENOMEM: so may be a part of it, and the rest cannot go. */
 static int copy_resting(struct uf_pager *pager, const struct space_range *range, uint64_t addr, struct batch *batch)
 {
 	struct rest_slot *slot;
 	char *to = pager->copies + batch->copied;
+	bool torn;
 
 	lock_take(&pager->rest.lock);
 	slot = rest_find(&pager->rest, addr);
-	if (slot && slot->dirty) {
+	torn = slot && slot->torn;
+	if (slot && slot->dirty && !torn) {
 		memcpy(to, rest_at(&pager->rest, slot), range->unit);
 		slot->dirty = false;
 		batch->copied += range->unit;
 		write_add(&batch->writing, range, addr, to);
 	}
 	lock_release(&pager->rest.lock);
+	if (torn)
+		return -ENOMEM;
 	return slot ? 0 : -EAGAIN;
 }
 

@@ -155,6 +155,9 @@ static int open_ring(struct uf_pager *pager)
 	pager->can_move = features & UFFD_FEATURE_MOVE;
 	if (err)
 		return err;
+	/* What is locked is there already, and would not go. */
+	munlock(rest->memory, (size_t)rest->slots * rest->page);
+	clean_empty(rest->memory, (size_t)rest->slots * rest->page);
 	madvise(rest->memory, (size_t)rest->slots * rest->page, MADV_NOHUGEPAGE);
 	madvise(rest->memory, (size_t)rest->slots * rest->page, MADV_DONTFORK);
 	return uf_register(pager->session.uf, rest->memory, (size_t)rest->slots * rest->page,
@@ -330,14 +333,30 @@ static int check_map(const struct uf_pager *pager, struct uf_store *store, uint6
 	return 0;
 }
 
+/*
+ * Memory as it should be, of which nothing is there. Of a program that locks all its memory to come, mlockall(2), it would all be there if it could
+ * be accessed before it is unlocked.
+ */
+static int prepare(struct mapping *mapping)
+{
+	void *addr = (void *)(uintptr_t)mapping->addr;
+
+	/* A huge page is no unit of ours; and the child of a fork has no pager. */
+	madvise(addr, mapping->len, MADV_NOHUGEPAGE);
+	if (madvise(addr, mapping->len, MADV_DONTFORK) || munlock(addr, mapping->len) ||
+	    mprotect(addr, mapping->len, mapping->flags & UF_PAGER_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE))
+		return -errno;
+	return 0;
+}
+
 /* Address space that begins at a multiple of the unit. */
 static int reserve(struct mapping *mapping)
 {
 	bool huge = mapping->flags & UF_PAGER_HUGE;
-	int prot = mapping->flags & UF_PAGER_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
 	uint64_t extra = huge ? 0 : mapping->unit, before;
-	char *p = mmap(NULL, mapping->len + extra, prot,
+	char *p = mmap(NULL, mapping->len + extra, PROT_NONE,
 	               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (huge ? MAP_HUGETLB : 0), -1, 0);
+	int err;
 
 	if (p == MAP_FAILED)
 		return -errno;
@@ -347,15 +366,10 @@ static int reserve(struct mapping *mapping)
 		munmap(p, before);
 	if (extra > before)
 		munmap(p + before + mapping->len, extra - before);
-	/* A huge page is no unit of ours; and the child of a fork has no pager. */
-	madvise((void *)(uintptr_t)mapping->addr, mapping->len, MADV_NOHUGEPAGE);
-	if (madvise((void *)(uintptr_t)mapping->addr, mapping->len, MADV_DONTFORK)) {
-		int err = -errno;
-
+	err = prepare(mapping);
+	if (err)
 		munmap((void *)(uintptr_t)mapping->addr, mapping->len);
-		return err;
-	}
-	return 0;
+	return err;
 }
 
 static int insert(struct uf_pager *pager, struct mapping *mapping)

@@ -27,6 +27,7 @@ struct rest_slot {
 	_Atomic bool live;
 	bool dirty;
 	bool back; /* its page is in memory again, and what it took is taken there */
+	bool torn; /* a part of it may be in memory again, and written to there, since there was no memory for the rest */
 };
 
 struct rest {

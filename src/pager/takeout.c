@@ -161,18 +161,22 @@ static bool copy_out(struct uf_pager *pager, const struct space_range *range, ui
 	return false;
 }
 
-/* The rest of a unit of which a part was moved; or, if that does not go, the part comes back. */
-static bool move_rest(struct uf_pager *pager, const struct space_range *range, uint64_t addr, uint64_t moved, char *to)
+/* A part of a unit whose rest stays: it has no other place, so until it is back. By copying where it cannot be moved. */
+static void move_back(struct uf_pager *pager, uint64_t addr, uint64_t len, char *from)
 {
-	int err;
+	uint64_t done = 0;
 
-	if (copy_out(pager, range, addr + moved, range->unit - moved, to + moved) &&
-	    !user_layout_madvise(addr + moved, range->unit - moved, MADV_DONTNEED))
-		return true;
-	clean_empty(to + moved, range->unit - moved);
-	fill_copy(&pager->session, pager->session.page, addr, to, moved, false, &err);
-	clean_empty(to, moved);
-	return false;
+	while (done < len) {
+		ssize_t n = uf_move(pager->session.uf, pointer(addr + done), from + done, len - done,
+		                    UFFDIO_MOVE_MODE_DONTWAKE);
+		int err;
+
+		done += n > 0 ? (uint64_t)n : 0;
+		if (n <= 0)
+			done += fill_copy(&pager->session, pager->session.page, addr + done, from + done,
+			                  pager->session.page, false, &err);
+	}
+	clean_empty(from, len);
 }
 
 static bool can_move(const struct uf_pager *pager, const struct space_range *range)
@@ -180,19 +184,24 @@ static bool can_move(const struct uf_pager *pager, const struct space_range *ran
 	return pager->can_move && is_writable(range) && !(mapping_of(range)->flags & UF_PAGER_HUGE);
 }
 
-/* How many bytes went, in whole units; 0: the first one stays. */
-static uint64_t move_out(struct uf_pager *pager, const struct space_range *range, uint64_t addr, uint64_t len, char *to)
+/*
+ * How many bytes went, in whole units; 0: the first one stays. Pages that a device reads into, or that cannot be moved at this moment, stay, and
+ * with them all of their unit: a copy of such a page would lack what the device has not read yet.
+ */
+static uint64_t move_out(struct uf_pager *pager, struct run *victims, char *to)
 {
-	uint64_t whole, part;
-	ssize_t n = uf_move(pager->session.uf, to, pointer(addr), len, UFFDIO_MOVE_MODE_DONTWAKE);
+	uint64_t len = length_of(victims), unit = victims->range.unit, whole, part;
+	ssize_t n = uf_move(pager->session.uf, to, pointer(victims->addr), len, UFFDIO_MOVE_MODE_DONTWAKE);
 
-	/* Pages that a device reads into, or that cannot be moved at this moment, stay. */
 	if (n <= 0)
 		return 0;
-	whole = (uint64_t)n & ~(range->unit - 1);
+	whole = (uint64_t)n & ~(unit - 1);
 	part = (uint64_t)n - whole;
-	if (part && move_rest(pager, range, addr + whole, part, to + whole))
-		whole += range->unit;
+	if (part) {
+		/* What is back is not protected any more, so it may have been written to. */
+		move_back(pager, victims->addr + whole, part, to + whole);
+		victims->dirty |= (uint64_t)1 << whole / unit;
+	}
 	return whole;
 }
 
@@ -246,7 +255,7 @@ static void take_run(struct uf_pager *pager, struct run *victims, struct leaving
 		struct run part;
 
 		if (victims->moved)
-			gone = move_out(pager, range, victims->addr, len, to);
+			gone = move_out(pager, victims, to);
 		else if (!victims->dropped)
 			gone = copy_out(pager, range, victims->addr, len, to) ? len : 0;
 		part = split(victims, gone ? (unsigned)(gone / range->unit) : 1);

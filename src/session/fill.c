@@ -297,6 +297,9 @@ static void could_not(struct fill *fill, uint64_t from, uint64_t to, int err)
 		atomic_store(&session->gone, true);
 		return;
 	}
+	/* Inline he tries again by himself, as often as he likes. */
+	if (is_inline(session))
+		return;
 	for (uint64_t at = from; at < to; at += fill->range.unit) {
 		if (!demanded(fill, at))
 			continue;

@@ -278,19 +278,21 @@ static int bring_close(struct session *session, const uint64_t *addrs, size_t co
 	return err;
 }
 
-/* Inside the gate: all of [addr, end) but its first page. */
+/* Inside the gate: all of [addr, end) but its first unit. What lies there may be something else than what it was asked for. */
 static void gather_next(struct session *session, const struct space_range *range, uint64_t addr, uint64_t end,
                         struct fill *fill)
 {
-	uint64_t units;
+	uint64_t unit = range->unit, limit = range->start + range->len, units;
 
-	if (gather(session, range, addr + range->unit, end, false, NEED_STREAM, BUFFER_LARGE - range->unit, fill) ||
-	    !fill->len)
+	addr &= ~(unit - 1);
+	end = end < limit ? (end + unit - 1) & ~(unit - 1) : limit;
+	if (end - addr <= unit ||
+	    gather(session, range, addr + unit, end, false, NEED_STREAM, BUFFER_LARGE - unit, fill) || !fill->len)
 		return;
 	fill->addr = fill->demand = addr;
-	fill->len += range->unit;
+	fill->len += unit;
 	fill->sparse = true;
-	units = fill->len / range->unit;
+	units = fill->len / unit;
 	for (uint64_t i = 1; i < units; i++)
 		fill->own[i / 64] |= (uint64_t)1 << i % 64;
 }
@@ -302,10 +304,9 @@ void session_bring_next(struct session *session, uint64_t addr, uint64_t len)
 	signal_mask before = session_enter(session);
 	struct space_range range = {0};
 	bool begun = fill && buffer && space_find(session->space, addr, &range);
-	uint64_t end = range.start + range.len;
 
 	if (begun)
-		gather_next(session, &range, addr, len < end - addr ? addr + len : end, fill);
+		gather_next(session, &range, addr, addr + len, fill);
 	begun = begun && fill->len;
 	if (begun)
 		fill_begin(fill);

@@ -28,6 +28,8 @@ struct file {
 	const struct store_uring_ops *uring; /* NULL: no module */
 	pthread_mutex_t lock;                /* making the ring */
 	void *_Atomic ring;                  /* release: what it points to. NULL: not made yet; refused: it cannot be */
+	pthread_mutex_t flushing;            /* held by whoever flushes: `lost` */
+	int lost;                            /* 0, or what a flush has failed with */
 	struct resident resident;
 };
 
@@ -81,12 +83,24 @@ static int64_t file_write(void *state, const void *buf, size_t len, uint64_t off
 	return raw_pwrite(file->fd, buf, len, offset);
 }
 
+/*
+ * What it could not write the kernel tells once, to one caller, and drops: the next call would succeed. So no flush does after one that has
+ * failed, be it another attempt or another thread's.
+ */
 static int file_flush(void *state, struct uf_store_cause *cause)
 {
-	const struct file *file = state;
+	struct file *file = state;
+	int err;
 
-	(void)cause;
-	return (int)raw_syscall3(SYS_fdatasync, file->fd, 0, 0);
+	pthread_mutex_lock(&file->flushing);
+	if (file->lost)
+		store_fail(cause, 0, "a flush failed before: what was written may be lost");
+	do
+		err = file->lost ? file->lost : (int)raw_syscall3(SYS_fdatasync, file->fd, 0, 0);
+	while (err == -EINTR);
+	file->lost = err;
+	pthread_mutex_unlock(&file->flushing);
+	return err;
 }
 
 /* The position that this moves is nobody's: all else is read and written by offset. */
@@ -97,10 +111,14 @@ static int file_extent(void *state, uint64_t offset, uint64_t len, struct uf_ext
 
 	if (data < 0 && errno != ENXIO)
 		return -errno;
-	/* ENXIO: nothing but a hole until the end. */
-	if (data < 0 || (uint64_t)data > offset) {
+	/* ENXIO: nothing but a hole until the end, which is not where it was if the file has been cut. */
+	if (data < 0)
+		data = lseek(file->fd, 0, SEEK_END);
+	if (data < (off_t)offset)
+		return -EIO;
+	if ((uint64_t)data > offset) {
 		extent->zero = 1;
-		extent->len = data < 0 || (uint64_t)data - offset > len ? len : (uint64_t)data - offset;
+		extent->len = (uint64_t)data - offset > len ? len : (uint64_t)data - offset;
 		return 0;
 	}
 	hole = lseek(file->fd, (off_t)offset, SEEK_HOLE);
@@ -128,10 +146,11 @@ static void *find_ring(struct file *file)
 	return ring == &refused ? NULL : ring;
 }
 
+/* Not a flush: what became of that has to be kept. */
 static int file_submit(void *state, struct uf_store_io *io)
 {
 	struct file *file = state;
-	void *ring = file->uring ? find_ring(file) : NULL;
+	void *ring = file->uring && io->action != UF_STORE_FLUSH ? find_ring(file) : NULL;
 
 	return ring ? file->uring->submit(ring, io) : -EOPNOTSUPP;
 }
@@ -143,6 +162,7 @@ static void file_close(void *state)
 
 	if (ring && ring != &refused)
 		file->uring->close(ring);
+	pthread_mutex_destroy(&file->flushing);
 	pthread_mutex_destroy(&file->lock);
 	resident_end(&file->resident);
 	raw_close(file->fd);
@@ -195,6 +215,7 @@ int store_open_file(struct store_opened *opened, const char *rest, unsigned flag
 	file->fd = take_fd(&fd);
 	resident_init(&file->resident, file->fd, size);
 	pthread_mutex_init(&file->lock, NULL);
+	pthread_mutex_init(&file->flushing, NULL);
 	/* Now, and not when there is a fault to resolve: whoever waits for that may hold the loader's lock. */
 	file->uring = store_module_find(&store_module_uring, STORE_URING_SYMBOL, NULL);
 	*opened = (struct store_opened){

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/rawsys.h"
 #include "store/resident.h"
@@ -75,5 +76,8 @@ const void *resident_at(struct resident *resident, int fd, size_t len, uint64_t 
 		if (seen != ALL)
 			return NULL;
 	}
+	/* Behind the end of a file that has been cut within a page its mapping shows zeros, which nobody has said. */
+	if (raw_syscall3(SYS_lseek, fd, 0, SEEK_END) < (long)resident->size)
+		return NULL;
 	return resident->memory + offset;
 }

@@ -41,10 +41,8 @@ static void prepare(struct ring *ring, struct uf_store_io *io)
 		io_uring_prep_poll_add(sqe, ring->queue.bell, POLLIN);
 	else if (io->action == UF_STORE_READ)
 		io_uring_prep_read(sqe, ring->fd, io->buf, (unsigned)io->len, io->offset);
-	else if (io->action == UF_STORE_WRITE)
-		io_uring_prep_write(sqe, ring->fd, io->buf, (unsigned)io->len, io->offset);
 	else
-		io_uring_prep_fsync(sqe, ring->fd, IORING_FSYNC_DATASYNC);
+		io_uring_prep_write(sqe, ring->fd, io->buf, (unsigned)io->len, io->offset);
 	io_uring_sqe_set_data(sqe, io);
 	store_list_add(&ring->prepared, io);
 }
@@ -147,7 +145,7 @@ static void *run(void *arg)
 
 static bool knows_all(struct io_uring *uring)
 {
-	static const int needed[] = {IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC};
+	static const int needed[] = {IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_WRITE};
 	struct io_uring_probe *probe = io_uring_get_probe_ring(uring);
 	bool all = probe;
 

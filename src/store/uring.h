@@ -16,7 +16,7 @@
 struct store_uring_ops {
 	/* 0; or why there is no ring: -EPERM and -ENOSYS where it is refused, as in containers. */
 	int (*open)(void **ring, int fd);
-	/* As of struct uf_store_ops. Should the kernel refuse it only now, the attempt ends with -ECANCELED. */
+	/* As of struct uf_store_ops, for reads and writes. Should the kernel refuse it only now, the attempt ends with -ECANCELED. */
 	int (*submit)(void *ring, struct uf_store_io *io);
 	/* With nothing in flight. The descriptor is the caller's. */
 	void (*close)(void *ring);

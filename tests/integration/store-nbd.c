@@ -516,6 +516,28 @@ TEST(unflushed_writes,
 	uf_store_close(store);
 }
 
+TEST(flush_fails, "Nor after a flush that the server could not do, of writes that it had acknowledged.")
+{
+	struct uf_store *store;
+	char flush[200];
+
+	fault = in_folder("fault");
+	snprintf(flush, sizeof(flush), "flush=if [ -e %s ]; then echo EIO no >&2; exit 1; fi", fault);
+	NBDKIT(&server, "eval", "get_size=echo 1M", "can_write=exit 0", "can_flush=exit 0", "pwrite=cat >/dev/null",
+	       flush);
+	store = open_with(3, 0);
+	create(fault, "");
+	/* Nothing was written, so nothing is lost. */
+	CHECK_EQ(uf_store_flush(store), 0);
+	CHECK_EQ(atomic_load(&causes), 1);
+	CHECK_EQ(uf_store_write(store, "x", 1, 0), 0);
+	create(fault, "");
+	CHECK_EQ(uf_store_flush(store), -EIO);
+	CHECK(strstr(last_cause, "may be lost"));
+	CHECK_EQ(uf_store_flush(store), -EIO);
+	uf_store_close(store);
+}
+
 TEST(cannot_flush, "A server that cannot flush never answers that what was written is durable.")
 {
 	struct uf_store *store;

@@ -465,6 +465,30 @@ TEST(callers_memory_may_be_watched, "The tracker never waits for itself when its
 	}
 }
 
+TEST(everything_can_be_asked_for,
+     "To the end of all addresses, whatever the size of pages: nothing written is passed over.")
+{
+	for_each_method (m) {
+		const uint64_t last = UINT64_MAX & ~(uint64_t)(page_size - 1);
+		size_t pages = 16, large = pages * page_size;
+		struct uf_dirty *tracker = open_tracker(*m);
+		char *memory = map_pages(3 * pages, MAP_PRIVATE);
+		char *p = memory + (-(uintptr_t)memory & (large - 1));
+		struct uf_dirty_range r[4];
+		uint64_t next;
+
+		memset(p, 1, 2 * large);
+		CHECK_EQ(uf_dirty_track(tracker, p, 2 * large, large), 0);
+		p[large] = 2;
+		CHECK_EQ(uf_dirty_collect(tracker, 0, last, r, 4, 0, &next), 1);
+		CHECK_EQ(r[0].start, at(p, pages));
+		CHECK_EQ(next, last);
+		CHECK_EQ(uf_dirty_collect(tracker, 0, last, r, 4, 0, &next), 0);
+		CHECK_EQ(next, last);
+		uf_dirty_close(tracker);
+	}
+}
+
 TEST(wrong_arguments_are_refused, "Wrong arguments answer -EINVAL and change nothing.")
 {
 	for_each_method (m) {

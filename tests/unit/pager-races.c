@@ -2,9 +2,12 @@
 /* Pagers when several things happen at once, in an order that the test makes where it can. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "support/paged.h"
@@ -306,6 +309,78 @@ BOTH_WAYS(flush_beside_unmap, "A flush of everything does not use a store that w
 	for (int i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
 	uf_pager_close(pager);
+}
+
+static bool can_move(void)
+{
+	struct uf_options opts = {.size = sizeof(opts), .engine = UF_ENGINE_KERNEL, .wanted = UFFD_FEATURE_MOVE};
+	struct uf *uf;
+	bool can;
+
+	if (!strcmp(test_engine, "user"))
+		return false;
+	CHECK_EQ(uf_open(&uf, &opts), 0);
+	can = uf_features(uf) & UFFD_FEATURE_MOVE;
+	uf_close(uf);
+	return can;
+}
+
+/* Holds a page as a device does that reads into it. */
+static void hold_as_device(char *page)
+{
+	struct io_uring_params params = {0};
+	struct iovec iov = {page, PAGE};
+	int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
+
+	if (ring < 0)
+		SKIP("io_uring: %s", strerror(errno));
+	CHECK_EQ(syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &iov, 1), 0);
+}
+
+/* Which of the machine's pages it is. */
+static uint64_t frame_of(const char *page)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+
+	CHECK(fd >= 0);
+	CHECK_EQ(pread(fd, &entry, sizeof(entry), (off_t)((uintptr_t)page / PAGE * sizeof(entry))), sizeof(entry));
+	close(fd);
+	return entry & (((uint64_t)1 << 55) - 1);
+}
+
+BOTH_WAYS(device_in_a_unit,
+          "A unit stays where it is while a device reads into one of its pages, where MOVE tells of that.")
+{
+	struct uf_store *store = filled_memory(8 * MIB);
+	struct uf_pager *pager = paged_open(2 * MIB);
+	char *at = paged_map(pager, store, 0, 8 * MIB, UF_PAGER_SHARED, 64 * KIB), *page = at + 192 * KIB + 7 * PAGE;
+	char byte;
+	uint64_t frame;
+
+	if (!can_move())
+		SKIP("no MOVE that tells of devices");
+	CHECK_EQ(touch_write(page, 'd'), 0);
+	hold_as_device(page);
+	frame = frame_of(page);
+	if (!frame)
+		SKIP("it is a secret which page of the machine it is");
+	for (unsigned round = 0; round < 4; round++)
+		for (uint64_t i = 256 * KIB; i < 8 * MIB; i += 64 * KIB)
+			CHECK_EQ(touch_read(at + i, &byte), 0);
+	CHECK(paged_stats(pager).evicted > 16 * MIB);
+	CHECK_EQ(touch_read(page, &byte), 0);
+	CHECK_EQ(byte, 'd');
+	CHECK_EQ(frame_of(page), frame);
+	/* Whatever became of its neighbours meanwhile, what is written to them is noticed. */
+	write_pages(at + 192 * KIB, 64 * KIB, 'w');
+	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
+	uf_pager_close(pager);
+	pager = paged_open(2 * MIB);
+	at = paged_map(pager, store, 0, 8 * MIB, UF_PAGER_READ_ONLY, 0);
+	check_pages(at + 192 * KIB, 192 * KIB, 64 * KIB, 'w');
+	uf_pager_close(pager);
+	uf_store_close(store);
 }
 
 /*

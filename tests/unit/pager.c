@@ -316,6 +316,27 @@ BOTH_WAYS(huge_pages, "A mapping in huge pages is read, written, evicted and flu
 	uf_store_close(store);
 }
 
+BOTH_WAYS(locked_memory, "A program that locks all of its memory to come has what its stores have, under the budget.")
+{
+	struct uf_store *store = filled_memory(8 * MIB);
+	struct uf_pager *pager;
+	char *at;
+
+	/* What the test needs itself is not locked. */
+	if (mlockall(MCL_FUTURE))
+		SKIP("mlockall: %s", strerror(errno));
+	pager = paged_open(MIB);
+	for (unsigned flags = UF_PAGER_READ_ONLY; flags <= UF_PAGER_SHARED; flags <<= 1) {
+		at = paged_map(pager, store, 0, 8 * MIB, flags, 0);
+		CHECK(is_content(at, 0, 8 * MIB));
+		CHECK(is_content(at, 0, 8 * MIB));
+		CHECK(paged_stats(pager).evicted >= 8 * MIB);
+		CHECK_EQ(uf_pager_unmap(pager, at, 8 * MIB), 0);
+	}
+	uf_pager_close(pager);
+	uf_store_close(store);
+}
+
 BOTH_WAYS(many_mappings, "Several mappings of several stores share one budget.")
 {
 	struct uf_pager *pager = paged_open(64 * PAGE);

@@ -674,6 +674,28 @@ TEST(streams_are_read_ahead, "A long stream is read ahead, but for the page whos
 	end();
 }
 
+TEST(streams_find_another_mapping,
+     "What is read ahead comes in whole units, also where their size is another one by then.")
+{
+	struct shelf *shelf;
+
+	begin();
+	shelf = new_shelf(1, 16, false);
+	insert(BASE, 16, new_source(shelf), 0, 4 * page_size);
+	/* Of a mapping of single pages, which was there when it was asked for. */
+	session_bring_next(&session, page(1), 9 * page_size);
+	session_settle(&session);
+	for (size_t i = 0; i < 16; i++)
+		CHECK_EQ(scripted_page(session.uf, page(i)) == SCRIPTED_MISSING, i < 4 || i >= 12);
+	/* Of one that went on. */
+	session_bring_next(&session, page(13), 64 * page_size);
+	session_settle(&session);
+	check_room();
+	for (size_t i = 0; i < 16; i++)
+		read_back(shelf, i);
+	end();
+}
+
 TEST(many_reads_in_flight, "Faults that lie apart are fetched at the same time.")
 {
 	struct batch batch;
@@ -1814,6 +1836,21 @@ TEST(inline_later, "If the owner is patient, threads that wait inline wait on.")
 		check_touched(actors[i]);
 	read_back(shelf, 0);
 	end();
+}
+
+TEST(inline_without_memory,
+     "Who waits inline tries again by himself: nothing is left to the loop as well, however often.")
+{
+	struct shelf *shelf = new_shelf(1, 64, true);
+
+	begin_inline();
+	session.options.later_ms = 1000000;
+	insert(BASE, 64, new_source(shelf), 0, page_size);
+	for (unsigned i = 0; i < 5; i++)
+		answer(UFFDIO_COPY, page(3), -ENOMEM);
+	read_back(shelf, 3);
+	end();
+	CHECK(!session.posts && !session.kept.held && !session.kept.later);
 }
 
 TEST(inline_room, "Inline, threads wait for room themselves, and for what the loop waits for.")

@@ -232,6 +232,44 @@ TEST(file_cut_short, "A file that has been cut since it was opened is an error w
 	uf_store_close(store);
 }
 
+TEST(file_cut_is_no_hole, "What has been cut off a file is not said to be zeros; its holes still are.")
+{
+	struct uf_store *store = open_store(file_uri(64 << 10));
+	struct uf_extent extent;
+
+	CHECK_EQ(uf_store_extent(store, 4096, 1 << 20, &extent), 0);
+	CHECK(extent.zero);
+	CHECK_EQ(extent.len, 60 << 10);
+	CHECK_EQ(truncate(path, 16 << 10), 0);
+	CHECK_EQ(uf_store_extent(store, 4096, 60 << 10, &extent), 0);
+	CHECK(extent.zero);
+	CHECK_EQ(extent.len, 12 << 10);
+	for (uint64_t at = 16 << 10; at < 64 << 10; at += 16 << 10) {
+		CHECK_EQ(uf_store_extent(store, at, 4096, &extent), 0);
+		CHECK(!extent.zero);
+		CHECK_EQ(extent.len, 4096);
+	}
+	uf_store_close(store);
+}
+
+TEST(file_cut_within_a_page, "Nor is what lies in memory behind the end of a file that was cut within a page.")
+{
+	struct uf_store *store = open_store(file_uri(64 << 10));
+	char buf[64 << 10];
+	const char *bytes = NULL;
+
+	memset(buf, 'x', sizeof(buf));
+	CHECK_EQ(uf_store_write(store, buf, sizeof(buf), 0), 0);
+	for (unsigned i = 0; !bytes && i < 100; i++)
+		bytes = store_at(store, 4096, 4096);
+	if (!bytes)
+		SKIP("it is not known what lies in memory");
+	CHECK(!memcmp(bytes, buf, 4096));
+	CHECK_EQ(truncate(path, 4096 + 100), 0);
+	CHECK(!store_at(store, 4096, 4096));
+	uf_store_close(store);
+}
+
 /*
  * A store that does as it is told.
  */

@@ -67,7 +67,9 @@ static int note_flush(struct nbd_server *server, uint64_t before, struct uf_stor
 	if (!lost && before > server->flushed)
 		server->flushed = before;
 	pthread_mutex_unlock(&server->lock);
-	return lost ? store_fail(cause, -EIO, "the connection broke before writes were flushed: they may be lost") : 0;
+	return lost ? store_fail(cause, -EIO,
+	                         "a connection broke, or a flush failed, before writes were flushed: they may be lost")
+	            : 0;
 }
 
 static void note_write(struct nbd_server *server)
@@ -91,6 +93,9 @@ static void end(struct nbd_connection *connection, struct uf_store_io *io, const
 	int64_t result = -(intptr_t)io->own[0];
 	struct uf_store_cause cause = {""};
 
+	/* The server's system may tell only once of what it could not write, and drop it, as a file's does here. */
+	if (result && io->action == UF_STORE_FLUSH)
+		note_loss(connection->server);
 	if (result && why)
 		store_fail(&cause, 0, "no connection: %s", why);
 	else if (result)

@@ -24,7 +24,10 @@ struct nbd_server {
 	uint64_t size;
 	uint64_t most; /* bytes in one request */
 	bool read_only, flushes, knows_zeros, multi;
-	/* What has been written may be gone with a connection: the server may have been started anew. Once it is, no flush succeeds. */
+	/*
+	 * What has been written may be gone with a connection: the server may have been started anew. Or with a flush that it refused. Once it
+	 * is, no flush succeeds.
+	 */
 	pthread_mutex_t lock; /* the following; held for a few instructions, with no other */
 	uint64_t written;     /* requests that the server has acknowledged */
 	uint64_t flushed;     /* so many of them are durable */
