@@ -19,18 +19,19 @@
 
 extern enum uf_pager_way paged_way;
 
-#define BOTH_WAYS(ident, sentence)           \
-	static void both_##ident(void);      \
-	TEST(ident##_thread, sentence)       \
-	{                                    \
-		paged_way = UF_PAGER_THREAD; \
-		both_##ident();              \
-	}                                    \
-	TEST(ident##_inline, sentence)       \
-	{                                    \
-		paged_way = UF_PAGER_INLINE; \
-		both_##ident();              \
-	}                                    \
+#define BOTH_WAYS(ident, sentence) BOTH_WAYS_OF(NULL, ident, sentence)
+#define BOTH_WAYS_OF(only, ident, sentence)     \
+	static void both_##ident(void);         \
+	TEST_OF(only, ident##_thread, sentence) \
+	{                                       \
+		paged_way = UF_PAGER_THREAD;    \
+		both_##ident();                 \
+	}                                       \
+	TEST_OF(only, ident##_inline, sentence) \
+	{                                       \
+		paged_way = UF_PAGER_INLINE;    \
+		both_##ident();                 \
+	}                                       \
 	static void both_##ident(void)
 
 /* What was told of failures: how many lines, and the last one. */

@@ -155,6 +155,8 @@ static bool run(const struct test *test, unsigned number)
 
 static bool selected(const struct test *test, int argc, char **argv)
 {
+	if (test->engine && strcmp(test->engine, test_engine) != 0)
+		return false;
 	for (int i = 0; i < argc; i++)
 		if (!strcmp(argv[i], test->name))
 			return true;

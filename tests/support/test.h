@@ -23,18 +23,27 @@ struct test {
 	const char *name;
 	const char *text;
 	void (*run)(void);
+	const char *engine; /* the only one that has this test; NULL: any */
 	struct test *next;
 };
 
 void test_add(struct test *test);
 
-#define TEST(ident, sentence)                                                                      \
-	static void test_##ident(void);                                                            \
-	static __attribute__((constructor)) void add_##ident(void)                                 \
-	{                                                                                          \
-		static struct test self = {.name = #ident, .text = sentence, .run = test_##ident}; \
-		test_add(&self);                                                                   \
-	}                                                                                          \
+#define TEST(ident, sentence) TEST_OF(NULL, ident, sentence)
+
+/* Of one engine: with another there is no such test. */
+#define TEST_OF(only, ident, sentence)                             \
+	static void test_##ident(void);                            \
+	static __attribute__((constructor)) void add_##ident(void) \
+	{                                                          \
+		static struct test self = {                        \
+			.name = #ident,                            \
+			.text = sentence,                          \
+			.run = test_##ident,                       \
+			.engine = only,                            \
+		};                                                 \
+		test_add(&self);                                   \
+	}                                                          \
 	static void test_##ident(void)
 
 /* End the test's process (exit status 1, 77). Usable in threads and in children of the test as well. */
