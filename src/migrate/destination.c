@@ -265,13 +265,13 @@ static int run(struct uf_destination *destination)
 	pthread_t receiver;
 	int err;
 
-	destination->running = true;
+	pthread_mutex_lock(&destination->lock);
 	err = thread_start(&receiver, destination_receive, destination);
 	if (err) {
-		destination->running = false;
+		pthread_mutex_unlock(&destination->lock);
 		return err;
 	}
-	pthread_mutex_lock(&destination->lock);
+	destination->running = true;
 	attend(destination);
 	err = destination->result;
 	pthread_mutex_unlock(&destination->lock);
