@@ -15,10 +15,15 @@
 
 static char last_cause[1024];
 
+/* Several threads of the store may fail at once. */
 static void note_cause(void *arg, const char *cause)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
 	(void)arg;
+	pthread_mutex_lock(&lock);
 	snprintf(last_cause, sizeof(last_cause), "%s", cause);
+	pthread_mutex_unlock(&lock);
 }
 
 static struct uf_store *open_store(unsigned attempts)

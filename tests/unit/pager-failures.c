@@ -342,10 +342,9 @@ static void bring_to_rest(struct uf_pager *pager, char *at, uint64_t len, uint64
 	while (state_of(pager, at) != SPACE_RESTING || !is_quiet(pager, unit)) {
 		if (state_of(pager, at) == SPACE_MISSING)
 			write_pages(at, unit, 'a');
-		if (state_of(pager, at) == SPACE_DIRTY) {
-			CHECK_EQ(touch_read(at + next, &byte), 0);
-			next = next + unit < len ? next + unit : unit;
-		}
+		/* It is dirty, or rests just before the evictor is woken once more, which may take it out. */
+		CHECK_EQ(touch_read(at + next, &byte), 0);
+		next = next + unit < len ? next + unit : unit;
 		sched_yield();
 	}
 }
