@@ -8,7 +8,9 @@
  * What blocks. With the kernel's engine nothing does. Of the user engine, requests are made by the owner's service thread, so a call
  * lasts as long as the owner takes to answer:
  *
- *	uf_adopt()                       a handshake: -ETIMEDOUT after 30 s, when the owner is stopped or never answers
+ *	uf_adopt()                       a handshake: -ETIMEDOUT after 30 s, when the owner is stopped or never answers. An owner that
+ *	                                 has gone is known as such; but where another process has adopted the descriptor before, and
+ *	                                 keeps it open, not to a caller in another pid namespace that does not see the owner
  *	uf_ioctl(), uf_copy() and its    until the owner answers; no limit while it is stopped. It ends when the owner is killed, or
  *	like, uf_register(), ...         with uf_hang_up(). A UFFDIO_COPY of one page may look for 50 ms first whether the thread that
  *	                                 waits for it does it

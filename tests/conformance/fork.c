@@ -264,6 +264,81 @@ TEST(fork_child_gone_before,
 	expect_silence(child);
 }
 
+/* The child of `child` goes as *gone says, while one object of it is open; then its descriptor is adopted by another. */
+static void adopt_again(void (*child)(struct family *family), bool (*gone)(struct family *family, pid_t pid))
+{
+	struct uf *uf = object(FORK);
+	struct family family;
+	struct uf *first, *second;
+	char *page = anon(1), *src = filled(1);
+	bool is_reaped;
+	int other;
+	pid_t pid;
+
+	registered(uf, page, page_size, MISSING);
+	family_set(&family, page, child);
+	first = fork_and_adopt(uf, &family, &pid);
+	other = fcntl(uf_fd(first), F_DUPFD_CLOEXEC, 0);
+	CHECK(other >= 0);
+	is_reaped = gone(&family, pid);
+	CHECK_EQ(uf_adopt(&second, other), 0);
+	CHECK_EQ(uf_features(second), uf_features(uf));
+	expect_silence(second);
+	CHECK_EQ(uf_copy(second, page, src, page_size, 0), -ESRCH);
+	uf_close(first);
+	expect_silence(second);
+	CHECK_EQ(write(family.go[1], "x\n", 2), 2);
+	if (!is_reaped)
+		reap(pid);
+}
+
+static bool is_reaped(struct family *family, pid_t pid)
+{
+	(void)family;
+	reap(pid);
+	return true;
+}
+
+TEST(fork_child_gone_between,
+     "A child that has gone when one monitor had adopted its descriptor is silent for the next one too.")
+{
+	adopt_again(exit_at_once, is_reaped);
+}
+
+static bool is_zombie(struct family *family, pid_t pid)
+{
+	siginfo_t info;
+
+	(void)family;
+	CHECK_EQ(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+	return false;
+}
+
+TEST(fork_child_zombie_between, "So is one that nobody has waited for yet.")
+{
+	adopt_again(exit_at_once, is_zombie);
+}
+
+static void execute(struct family *family)
+{
+	CHECK(dup2(family->go[0], STDIN_FILENO) >= 0 && dup2(family->told[1], STDOUT_FILENO) >= 0);
+	execl("/bin/sh", "sh", "-c", "echo x; read line", NULL);
+	CHECK_EQ(errno, 0);
+}
+
+static bool has_executed(struct family *family, pid_t pid)
+{
+	(void)pid;
+	wait_told(family);
+	return false;
+}
+
+TEST(fork_child_exec_between,
+     "And one that has executed another program: the memory is gone, though the process is not.")
+{
+	adopt_again(execute, has_executed);
+}
+
 TEST(fork_event_not_adopted,
      "The descriptor in the event belongs to the reader, who may also close it: zeros from then on.")
 {

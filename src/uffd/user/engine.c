@@ -99,6 +99,8 @@ int user_object_create(int open_flags, uint64_t features, struct user_object **o
 	object->pending.carry_out = carry_out;
 	atomic_store(&object->features, features);
 	err = user_service_name(object->pending.bell, features & ~USER_ENABLED);
+	if (!err)
+		err = user_service_mark(object->pending.bell);
 	if (err) {
 		raw_close(object->pending.bell);
 		user_object_release(object);
@@ -259,10 +261,12 @@ static void user_close(struct uf *uf)
 		raw_unmap(object, sizeof(*object));
 		return;
 	}
-	/* The number may soon mean something else: nobody here takes rings out any more. */
-	object->pending.bell = -1;
-	/* Under the lock, with which the trap looks at it. Other descriptors may keep the object; its handler goes with this one. */
+	/*
+	 * Under the lock, with which the trap looks at the handler. Other descriptors may keep the object; its handler goes with this one. And its
+	 * number may soon mean something else: nobody here takes rings out any more, or marks it.
+	 */
 	before = user_space_lock();
+	object->pending.bell = -1;
 	object->uf = NULL;
 	user_space_unlock(before);
 	raw_close(uf->fd);

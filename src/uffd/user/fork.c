@@ -204,15 +204,18 @@ static void start_children(void)
 	for (size_t i = 0; i < fork_state.count; i++) {
 		struct user_object *child = fork_state.pairs[i].child;
 
-		user_own_close(child->pending.bell);
-		child->pending.bell = -1;
 		child->next = first;
 		first = child;
 	}
 	user_object_list_only(first);
-	for (size_t i = 0; i < fork_state.count; i++)
-		if (user_service_ensure(fork_state.pairs[i].child))
-			user_space_forget(fork_state.pairs[i].child);
+	for (size_t i = 0; i < fork_state.count; i++) {
+		struct user_object *child = fork_state.pairs[i].child;
+
+		if (user_service_start_in_child(child))
+			user_space_forget(child);
+		user_own_close(child->pending.bell);
+		child->pending.bell = -1;
+	}
 }
 
 void user_fork_child(void)

@@ -79,18 +79,24 @@ static void end_life(struct remote *remote)
 /* A stranger that only bears the name may never answer; an owner that is stopped may be given up with it. */
 #define ANSWER_SECONDS 30
 
-static int wait_for_answer(int socket)
+/* Until it is looked again whether there is an owner still, ms: another monitor may hold his end of the bell. */
+#define LOOK 100
+
+static int wait_for_answer(int socket, int bell)
 {
 	struct pollfd fd = {.fd = socket, .events = POLLIN};
-	uint64_t now = now_ns(), end = now + ANSWER_SECONDS * 1000000000ull;
-	int ready = 0;
+	uint64_t end = now_ns() + ANSWER_SECONDS * 1000000000ull;
 
-	for (; now < end; now = now_ns()) {
-		ready = poll(&fd, 1, (int)((end - now) / 1000000) + 1);
-		if (ready >= 0 || errno != EINTR)
-			break;
-	}
-	return ready > 0 ? 0 : -ETIMEDOUT;
+	do {
+		int ready = poll(&fd, 1, LOOK);
+
+		if (ready > 0)
+			return 0;
+		/* What he said before he went counts. */
+		if (ready == 0 && user_service_is_gone(bell))
+			return poll(&fd, 1, 0) > 0 ? 0 : -ESRCH;
+	} while (now_ns() < end);
+	return -ETIMEDOUT;
 }
 
 static void start_anew(struct remote *remote, int bell);
@@ -130,6 +136,8 @@ static int introduce(struct remote *remote, int bell, int *mine, struct service_
 	const char kind = SERVICE_ATTACH;
 	int pair[2], err;
 
+	if (user_service_is_gone(bell))
+		return -ESRCH;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	*mine = pair[0];
@@ -145,7 +153,7 @@ static int introduce(struct remote *remote, int bell, int *mine, struct service_
 		return err == -EPIPE || err == -ECONNRESET ? -ESRCH : err;
 	/* Ours is closed, so that the owner's end gone means that the owner is gone. */
 	raw_close(take_fd(&theirs));
-	err = wait_for_answer(*mine);
+	err = wait_for_answer(*mine, bell);
 	if (err)
 		return err;
 	return user_receive(*mine, attached, sizeof(*attached), passed, count) == (ssize_t)sizeof(*attached) ? 0

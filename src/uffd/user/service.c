@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/futex.h"
 #include "base/rawsys.h"
 #include "base/thread.h"
 #include "uffd/user/own.h"
@@ -52,6 +53,32 @@ int user_service_name(int bell, uint64_t features)
 	            (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + SERVICE_NAME_LEN))
 	               ? -errno
 	               : 0;
+}
+
+static int set_mark(int bell, int type, pid_t pid)
+{
+	struct f_owner_ex mark = {type, pid};
+
+	return fcntl(bell, F_SETOWN_EX, &mark) ? -errno : 0;
+}
+
+int user_service_mark(int bell)
+{
+	return set_mark(bell, F_OWNER_PID, raw_getpid());
+}
+
+bool user_service_is_gone(int bell)
+{
+	struct ucred maker;
+	socklen_t len = sizeof(maker);
+	struct f_owner_ex mark;
+
+	/*
+	 * Only whoever sees the maker of the bell, dead or alive, sees those that came from him. The maker himself may go: of a child's bell that is
+	 * the parent, and the child has not marked it yet.
+	 */
+	return !getsockopt(bell, SOL_SOCKET, SO_PEERCRED, &maker, &len) && maker.pid > 0 &&
+	       !fcntl(bell, F_GETOWN_EX, &mark) && mark.type == F_OWNER_TID && !mark.pid;
 }
 
 bool user_service_name_of(int fd, char name[SERVICE_NAME_LEN + 1])
@@ -260,10 +287,19 @@ static bool serve(struct service *service, const struct client *client)
 	return sent;
 }
 
+/* What the thread is given; gone as soon as it has told its id. */
+struct start {
+	struct service *service;
+	_Atomic uint32_t tid;
+};
+
 static void *run(void *arg)
 {
-	struct service *service = arg;
+	struct start *start = arg;
+	struct service *service = start->service;
 
+	atomic_store(&start->tid, (uint32_t)raw_gettid());
+	futex_wake_in(FUTEX_PRIVATE_FLAG, &start->tid, 1);
 	for (;;) {
 		int ready = poll(service->fds, 1 + service->count, service->watching ? WATCH : -1);
 
@@ -301,9 +337,11 @@ void user_service_forget(struct user_object *object)
 	object->service = NULL;
 }
 
+/* Returns the id of the thread, or -errno. */
 static int start(struct user_object *object)
 {
 	struct service *service;
+	struct start start = {0};
 	pthread_t thread;
 	int err;
 
@@ -314,25 +352,59 @@ static int start(struct user_object *object)
 	object->service = service;
 	service->fds[0] = (struct pollfd){.fd = object->pending.rope, .events = POLLIN};
 	user_object_hold(object);
-	err = thread_start(&thread, run, service);
+	start.service = service;
+	err = thread_start(&thread, run, &start);
 	if (err) {
 		user_object_release(object);
 		raw_unmap(service, sizeof(*service));
 		return err;
 	}
 	pthread_detach(thread);
-	return 0;
+	while (!atomic_load(&start.tid))
+		futex_sleep_in(FUTEX_PRIVATE_FLAG, &start.tid, 0, NULL, true);
+	return (int)atomic_load(&start.tid);
+}
+
+/* The same for the one caller who is to do it; 0 for the others. */
+static int start_once(struct user_object *object)
+{
+	bool no = false;
+	int tid;
+
+	if (atomic_load(&object->served) || !atomic_compare_exchange_strong(&object->served, &no, true))
+		return 0;
+	tid = start(object);
+	if (tid < 0)
+		atomic_store(&object->served, false);
+	return tid;
+}
+
+/* The thread may have ended already, with the last bell: then there is nobody to be told. With the space's lock. */
+static void mark_served(struct user_object *object, int tid)
+{
+	if (object->pending.bell >= 0)
+		set_mark(object->pending.bell, F_OWNER_TID, tid);
 }
 
 int user_service_ensure(struct user_object *object)
 {
-	bool no = false;
-	int err;
+	int tid = start_once(object);
+	signal_mask before;
 
-	if (atomic_load(&object->served) || !atomic_compare_exchange_strong(&object->served, &no, true))
-		return 0;
-	err = start(object);
-	if (err)
-		atomic_store(&object->served, false);
-	return err;
+	if (tid <= 0)
+		return tid;
+	before = user_space_lock();
+	mark_served(object, tid);
+	user_space_unlock(before);
+	return 0;
+}
+
+int user_service_start_in_child(struct user_object *object)
+{
+	int tid = start_once(object);
+
+	if (tid <= 0)
+		return tid;
+	mark_served(object, tid);
+	return 0;
 }

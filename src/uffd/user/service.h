@@ -13,6 +13,11 @@
  * A monitor has gone when its socket is closed, or when nobody has mapped its life. The second counts where it shared its descriptors with
  * another process that outlives it. It is looked at when another one attaches, and then until nobody that has gone holds an event.
  *
+ * The bell bears a *mark*, its owner by fcntl(2)'s F_SETOWN_EX: first the process that made it, and then, as a thread, the service thread. When
+ * that has ended the kernel says 0 to everybody who could see it (pid_namespaces(7)). So a monitor knows that nobody will answer, though another
+ * one may hold the rope: also after execve(2), and before anybody has waited for the process. Kernels before Linux 5.12 without that correction
+ * name the dead all the same, and then it is not known.
+ *
  * A request is carried out by the service thread as if the owner had made it, so a monitor needs no access to the owner's memory, and
  * the owner maps nothing that could be taken away. When the last bell is closed, the thread ends the object.
  */
@@ -65,11 +70,20 @@ struct service_answer {
 /* Names a bell, of an object with these features. 0 or -errno. */
 int user_service_name(int bell, uint64_t features);
 
+/* The mark of a bell that has just been made, by its maker. 0 or -errno. */
+int user_service_mark(int bell);
+
+/* Nobody will answer at the other end, although it may be open. False: somebody may, or it cannot be known. */
+bool user_service_is_gone(int bell);
+
 /*
- * Starts the thread (base/thread.h), unless there is one. 0 or -errno. Until then what other processes send waits in
- * the bell.
+ * Starts the thread (base/thread.h), unless there is one, and marks the bell with it. 0 or -errno. Until then what other processes send waits in
+ * the bell. Takes the space's lock.
  */
 int user_service_ensure(struct user_object *object);
+
+/* The same in the child of a fork, with the space's lock held and no other thread; the bell still open. */
+int user_service_start_in_child(struct user_object *object);
 
 /* In the child of a fork: closes what a copy of the parent's service holds. Its thread is not here. */
 void user_service_forget(struct user_object *object);
