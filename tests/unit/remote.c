@@ -470,6 +470,7 @@ static struct uf *adopt_liar(struct liar *liar)
 
 	CHECK_EQ(user_pending_create(&liar->pending, O_NONBLOCK | O_CLOEXEC), 0);
 	name_bell(liar->pending.bell);
+	CHECK_EQ(user_service_mark(liar->pending.bell), 0);
 	CHECK_EQ(pthread_create(&liar->thread, NULL, lie, liar), 0);
 	CHECK_EQ(uf_adopt(&uf, liar->pending.bell), 0);
 	return uf;

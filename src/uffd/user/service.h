@@ -16,7 +16,7 @@
  * The bell bears a *mark*, its owner by fcntl(2)'s F_SETOWN_EX: first the process that made it, and then, as a thread, the service thread. When
  * that has ended the kernel says 0 to everybody who could see it (pid_namespaces(7)). So a monitor knows that nobody will answer, though another
  * one may hold the rope: also after execve(2), and before anybody has waited for the process. Kernels before Linux 5.12 without that correction
- * name the dead all the same, and then it is not known.
+ * name the dead all the same, and then it is not known. A bell without a mark is taken for one whose owner has gone.
  *
  * A request is carried out by the service thread as if the owner had made it, so a monitor needs no access to the owner's memory, and
  * the owner maps nothing that could be taken away. When the last bell is closed, the thread ends the object.
