@@ -49,16 +49,32 @@ static void forget(struct uf_destination *destination, uint64_t from, uint64_t e
 	atomic_fetch_sub(&destination->present, bitmap_clear(destination->have, from, end));
 }
 
+/*
+ * Whether it can be written to by whoever has no system call for it: what arrives over TLS is decrypted into it. Each page is tried by one that
+ * writes a word, whose answer is an error and no signal.
+ */
+static bool is_writable(const char *memory, size_t len, size_t page_size)
+{
+	for (size_t at = 0; at < len; at += page_size)
+		if (raw_syscall3(SYS_getcpu, (long)(memory + at), 0, 0))
+			return false;
+	return true;
+}
+
 int place_receive(struct uf_destination *destination, struct channel *channel, const struct wire_message *message)
 {
 	uint64_t from = destination->regions.at[message->region].first + message->at, end = from + message->count;
-	int err;
+	char *memory = address_of(destination, from);
+	int err = 0;
 
 	/* What is there until all of it has come is neither the old content nor the new one. */
 	forget(destination, from, end);
 	/* Cheaper all at once than a fault for each page in the middle of a copy. Before Linux 5.14 those come. */
-	raw_madvise((uint64_t)(uintptr_t)address_of(destination, from), message->length, MADV_POPULATE_WRITE);
-	err = channel_receive_body(channel, message, address_of(destination, from));
+	if (raw_madvise((uint64_t)(uintptr_t)memory, message->length, MADV_POPULATE_WRITE) && channel->stream.tls &&
+	    !is_writable(memory, message->length, destination->regions.page_size))
+		err = -EFAULT;
+	if (!err)
+		err = channel_receive_body(channel, message, memory);
 	if (err)
 		place_empty(destination, from, end);
 	else

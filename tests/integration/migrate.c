@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -752,6 +753,45 @@ TEST(keys_and_certificates_do_not_mix,
 	make_certificates();
 	refused_by_tls(&key, shows("mover"), -EACCES, -ENOTCONN);
 	refused_by_tls(shows("mover"), &key, -ENOTCONN, -EACCES);
+}
+
+static void with_memory_that_cannot_be_written(const struct uf_migrate_tls *tls)
+{
+	struct migrated *migrated = migrated_new(&(struct migrated_setup){
+		.pages = PAGES,
+		.passes = 1,
+		.engine = migrated_engine(),
+		.tls_source = tls,
+		.tls_destination = tls,
+	});
+	int here[2], there[2];
+	pid_t child;
+
+	make_pairs(here, there);
+	child = fork();
+	if (!child) {
+		both_close(here, 2);
+		destination_here(migrated, NULL);
+		CHECK_EQ(mprotect(migrated->memory[1], migrated->len / 2, PROT_READ), 0);
+		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), -EFAULT);
+		_exit(0);
+	}
+	both_close(there, 2);
+	source_here(migrated);
+	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), -ECANCELED);
+	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
+	reap(child);
+}
+
+TEST(memory_that_cannot_be_written_is_refused, "A page of the destination that cannot be written to ends it in a clear "
+                                               "error, over TLS too, and the program stays.")
+{
+	struct uf_migrate_tls tls = {
+		.size = sizeof(tls),
+		.psk = write_line("psk", "mover:000102030405060708090a0b0c0d0e0f1011121314151617\n")};
+
+	with_memory_that_cannot_be_written(NULL);
+	with_memory_that_cannot_be_written(&tls);
 }
 
 TEST(bad_tls_settings_are_refused, "Settings of which nothing can be made are told of when the object is opened.")
