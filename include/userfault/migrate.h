@@ -196,7 +196,8 @@ int uf_source_open(struct uf_source **out, const struct uf_migrate_region *regio
  * -EBUSY        the destination has, or may still be given, the program of another source
  * -EACCES       TLS: the peer is not who it should be. (That we are not, the peer says too late in TLS 1.3 to be told from -ENOTCONN)
  * -EINVAL       no such form of address
- * -EFAULT       a part of the memory cannot be read
+ * -EFAULT       a part of the memory went away just when it was sent. What may not be read is otherwise a SIGSEGV, as where the program
+ *               reads it itself
  * -EALREADY     complete already
  * Also what stop() returns, and what uf_dirty_open() and uf_dirty_track() answer, if there are to be passes.
  * What came of it in terms of ownership is told by uf_source_owner().
