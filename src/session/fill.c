@@ -224,7 +224,10 @@ static bool there_already(struct session *session, uint64_t unit, uint64_t addr,
 	return true;
 }
 
-/* As fill_copy(), but it ends behind the first unit of which something was there: *there. */
+/*
+ * As fill_copy(), but it ends behind the first unit of which something was there: *there; and what it returns has the part of a unit whose rest could
+ * not come.
+ */
 static uint64_t copy_alike(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len,
                            bool protect, bool *there, int *err)
 {
@@ -249,7 +252,7 @@ static uint64_t copy_alike(struct session *session, uint64_t unit, uint64_t addr
 		}
 		done += (uint64_t)n;
 	}
-	return done & ~(unit - 1);
+	return done;
 }
 
 uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const char *from, uint64_t len, bool protect,
@@ -261,7 +264,7 @@ uint64_t fill_copy(struct session *session, uint64_t unit, uint64_t addr, const 
 	do
 		done += copy_alike(session, unit, addr + done, from + done, len - done, protect, &there, err);
 	while (!*err && done < len);
-	return done;
+	return done & ~(unit - 1);
 }
 
 static void release_run(struct fill *fill, uint64_t from, uint64_t to, enum space_page state, unsigned set)
@@ -316,6 +319,24 @@ static const char *bytes_of(const struct fill *fill)
 	return fill->at ? fill->at : fill->buffer;
 }
 
+/*
+ * Of a unit this part has come, open to writers, and there is no memory for the rest. Behind protection it is as it came, and may be missing with the
+ * rest: whoever would write to it waits for all of it. False: somebody has written to it already.
+ */
+static bool is_as_it_came(const struct fill *fill, uint64_t at, uint64_t len)
+{
+	return !uf_writeprotect(fill->session->uf, pointer(at), len, UFFDIO_WRITEPROTECT_MODE_WP) &&
+	       !memcmp(pointer(at), bytes_of(fill) + (at - fill->addr), len);
+}
+
+/* Until there may be memory again, a millisecond. */
+static void wait_for_memory(void)
+{
+	const struct timespec time = {.tv_nsec = 1000000};
+
+	raw_syscall3(SYS_nanosleep, (long)&time, 0, 0);
+}
+
 /* One part of it, of which all is alike. */
 static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool demanded)
 {
@@ -329,8 +350,9 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 	for (uint64_t at = from; open && at < to; at += fill->range.unit)
 		session_claim(state_at(&fill->range, at), SPACE_FILLING, SPACE_LEAVING);
 	while (from < to && !err) {
-		uint64_t end = from + copy_alike(session, fill->range.unit, from, bytes_of(fill) + (from - fill->addr),
-		                                 to - from, protect && !open, &there, &err);
+		uint64_t came = copy_alike(session, fill->range.unit, from, bytes_of(fill) + (from - fill->addr),
+		                           to - from, protect && !open, &there, &err);
+		uint64_t part = came & (fill->range.unit - 1), end = from + came - part;
 		uint64_t known = there && !err ? end - fill->range.unit : end;
 
 		release_run(fill, from, known, open ? SPACE_DIRTY : SPACE_CLEAN, set);
@@ -338,6 +360,11 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 		release_run(fill, known, end, writable ? SPACE_DIRTY : SPACE_CLEAN, set);
 		add(&session->stats.present, end - from);
 		from = end;
+		/* It is whole or missing. Missing it would be passed over by a flush, with what was written to it. */
+		if (err == -ENOMEM && part && open && protect && !is_as_it_came(fill, from, part)) {
+			wait_for_memory();
+			err = 0;
+		}
 	}
 	if (from < to)
 		could_not(fill, from, to, err);

@@ -3,12 +3,8 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "pager/pager.h"
 #include "support/paged.h"
-#include "uffd/engine.h"
 
 #define PAGE 4096u
 #define KIB  ((uint64_t)1 << 10)
@@ -248,140 +244,6 @@ BOTH_WAYS(all_bad_writes,
 	check_pages(at, 0, MIB, 'w');
 	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
 	check_pages(fake.bytes, 0, MIB, 'w');
-	uf_pager_close(pager);
-	uf_store_close(store);
-}
-
-/* An engine as it is, for which there is no memory for one page. */
-static const struct uf_engine_ops *real;
-static struct uf_engine_ops poor;
-static _Atomic uint64_t wanting;
-
-static int ioctl_of_the_poor(const struct uf *uf, unsigned long request, void *arg)
-{
-	struct uffdio_copy *copy = arg;
-	uint64_t page = atomic_load(&wanting), len;
-	int err;
-
-	if (request != UFFDIO_COPY || copy->dst > page || copy->dst + copy->len <= page)
-		return real->ioctl(uf, request, arg);
-	if (copy->dst == page) {
-		copy->copy = -ENOMEM;
-		return -ENOMEM;
-	}
-	len = copy->len;
-	copy->len = page - copy->dst;
-	err = real->ioctl(uf, request, arg);
-	copy->len = len;
-	/* As the kernel tells of what it has done a part of. */
-	return err ? err : -EAGAIN;
-}
-
-static void be_poor(struct uf_pager *pager)
-{
-	real = pager->session.uf->ops;
-	poor = *real;
-	poor.ioctl = ioctl_of_the_poor;
-	pager->session.uf->ops = &poor;
-}
-
-/* Inline, where no thread uses the object before the test does. */
-TEST(pins_without_memory, "What there is no memory for cannot be pinned, and then nothing more is; later it can.")
-{
-	struct uf_store *store = filled_memory(MIB);
-	struct uf_pager *pager;
-	int ends[2];
-	char *at;
-
-	paged_way = UF_PAGER_INLINE;
-	pager = paged_open(MIB);
-	be_poor(pager);
-	for (unsigned flags = UF_PAGER_READ_ONLY; flags <= UF_PAGER_SHARED; flags <<= 1) {
-		at = paged_map(pager, store, 0, MIB, flags, 0);
-		atomic_store(&wanting, (uint64_t)(uintptr_t)at + 2 * PAGE);
-		CHECK_EQ(uf_pager_pin(pager, at, PAGE), 0);
-		CHECK_EQ(uf_pager_pin(pager, at, 4 * PAGE), -ENOMEM);
-		CHECK_EQ(paged_stats(pager).pinned, PAGE);
-		atomic_store(&wanting, 0);
-		CHECK_EQ(uf_pager_pin(pager, at, 4 * PAGE), 0);
-		CHECK_EQ(paged_stats(pager).pinned, 4 * PAGE);
-		CHECK_EQ(pipe(ends), 0);
-		CHECK_EQ(write(ends[1], at, 4 * PAGE), 4 * PAGE);
-		close(ends[0]);
-		close(ends[1]);
-		CHECK_EQ(uf_pager_unmap(pager, at, MIB), 0);
-	}
-	uf_pager_close(pager);
-	uf_store_close(store);
-}
-
-static enum space_page state_of(struct uf_pager *pager, const char *at)
-{
-	signal_mask before = session_enter(&pager->session);
-	struct space_range range;
-	enum space_page state;
-
-	CHECK(space_find(pager->session.space, (uint64_t)(uintptr_t)at, &range));
-	state = page_state(atomic_load(state_at(&range, (uint64_t)(uintptr_t)at)));
-	session_leave(&pager->session, before);
-	return state;
-}
-
-/* The evictor sleeps, and the touch of one more unit does not wake it. */
-static bool is_quiet(struct uf_pager *pager, uint64_t unit)
-{
-	return (atomic_load(&pager->evict) & 1) && atomic_load(&pager->resident) + 2 * unit <= pager->evict_above;
-}
-
-/* Writes a unit, and touches others until it rests, and will do so for a while. */
-static void bring_to_rest(struct uf_pager *pager, char *at, uint64_t len, uint64_t unit)
-{
-	uint64_t next = unit;
-	char byte;
-
-	while (state_of(pager, at) != SPACE_RESTING || !is_quiet(pager, unit)) {
-		if (state_of(pager, at) == SPACE_MISSING)
-			write_pages(at, unit, 'a');
-		/* It is dirty, or rests just before the evictor is woken once more, which may take it out. */
-		CHECK_EQ(touch_read(at + next, &byte), 0);
-		next = next + unit < len ? next + unit : unit;
-		sched_yield();
-	}
-}
-
-/* On the user engine a page may be in memory before it can be touched, and then it cannot be seen from here when that is. */
-TEST_OF("kernel", back_in_parts,
-        "What is written to a part of a unit while there is no memory for the rest of it is not lost.")
-{
-	const uint64_t unit = 64 * KIB;
-	struct uf_store *store = filled_memory(8 * MIB);
-	struct uf_pager *pager;
-	struct toucher toucher;
-	unsigned char there = 0;
-	char *at, byte;
-
-	paged_way = UF_PAGER_INLINE;
-	pager = paged_open(2 * MIB);
-	be_poor(pager);
-	at = paged_map(pager, store, 0, 8 * MIB, UF_PAGER_SHARED, unit);
-	bring_to_rest(pager, at, 8 * MIB, unit);
-	atomic_store(&wanting, (uint64_t)(uintptr_t)at + 4 * PAGE);
-	start_touch(&toucher, at + 8 * PAGE);
-	while (!(there & 1))
-		CHECK_EQ(mincore(at, PAGE, &there), 0);
-	CHECK_EQ(touch_write(at, 'b'), 0);
-	CHECK_EQ(uf_pager_flush(pager, NULL, 0), -ENOMEM);
-	atomic_store(&wanting, 0);
-	end_touch(&toucher);
-	CHECK_EQ(toucher.byte, 'a');
-	for (unsigned round = 0; round < 4; round++)
-		for (uint64_t i = unit; i < 8 * MIB; i += unit)
-			CHECK_EQ(touch_read(at + i, &byte), 0);
-	CHECK_EQ(uf_pager_flush(pager, NULL, 0), 0);
-	CHECK_EQ(uf_store_read(store, &byte, 1, 0), 0);
-	CHECK_EQ(byte, 'b');
-	CHECK_EQ(touch_read(at, &byte), 0);
-	CHECK_EQ(byte, 'b');
 	uf_pager_close(pager);
 	uf_store_close(store);
 }
