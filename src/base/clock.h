@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* clock.h - what time it is, in nanoseconds; also in signal handlers */
+/* clock.h - what time it is, in nanoseconds, and pauses; also in signal handlers */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 
 #include <stdint.h>
 #include <time.h>
+
+#include "base/rawsys.h"
 
 static inline uint64_t clock_ns(clockid_t clock)
 {
@@ -37,6 +39,14 @@ static inline int deadline_left(uint64_t deadline)
 	uint64_t now = now_ns(), ms = now < deadline ? (deadline - now + 999999) / 1000000 : 0;
 
 	return ms < INT32_MAX ? (int)ms : INT32_MAX;
+}
+
+/* Less than a second; a signal ends it. */
+static inline void pause_us(long us)
+{
+	const struct timespec time = {.tv_nsec = us * 1000};
+
+	raw_syscall3(SYS_nanosleep, (long)&time, 0, 0);
 }
 
 #endif

@@ -65,15 +65,13 @@ int place_receive(struct uf_destination *destination, struct channel *channel, c
 {
 	uint64_t from = destination->regions.at[message->region].first + message->at, end = from + message->count;
 	char *memory = address_of(destination, from);
-	int err = 0;
+	int err = -EFAULT;
 
 	/* What is there until all of it has come is neither the old content nor the new one. */
 	forget(destination, from, end);
 	/* Cheaper all at once than a fault for each page in the middle of a copy. Before Linux 5.14 those come. */
-	if (raw_madvise((uint64_t)(uintptr_t)memory, message->length, MADV_POPULATE_WRITE) && channel->stream.tls &&
-	    !is_writable(memory, message->length, destination->regions.page_size))
-		err = -EFAULT;
-	if (!err)
+	if (!raw_madvise((uint64_t)(uintptr_t)memory, message->length, MADV_POPULATE_WRITE) || !channel->stream.tls ||
+	    is_writable(memory, message->length, destination->regions.page_size))
 		err = channel_receive_body(channel, message, memory);
 	if (err)
 		place_empty(destination, from, end);

@@ -4,20 +4,13 @@
  * nobody can change it, so what is written was in memory at one moment. The evictor is the thread that does so in time.
  */
 #include <errno.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "pager/write.h"
 #include "session/fill.h"
 
 /* Pages that go for good in one step. */
 #define RETIRE 512u
-
-static void pause_us(long us)
-{
-	struct timespec time = {.tv_nsec = us * 1000};
-
-	nanosleep(&time, NULL);
-}
 
 static void give_back(void *arg, char *at, size_t len)
 {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "session/fill.h"
 #include "session/loop.h"
 #include "store/store.h"
@@ -320,21 +321,13 @@ static const char *bytes_of(const struct fill *fill)
 }
 
 /*
- * Of a unit this part has come, open to writers, and there is no memory for the rest. Behind protection it is as it came, and may be missing with the
- * rest: whoever would write to it waits for all of it. False: somebody has written to it already.
+ * Of a unit this part has come, open to writers, and there is no memory for the rest. Protected again it may be missing with the rest, if it still is as
+ * it came: whoever would write to it waits for all of it. False: somebody has written to it already.
  */
-static bool is_as_it_came(const struct fill *fill, uint64_t at, uint64_t len)
+static bool close_part(const struct fill *fill, uint64_t at, uint64_t len)
 {
 	return !uf_writeprotect(fill->session->uf, pointer(at), len, UFFDIO_WRITEPROTECT_MODE_WP) &&
 	       !memcmp(pointer(at), bytes_of(fill) + (at - fill->addr), len);
-}
-
-/* Until there may be memory again, a millisecond. */
-static void wait_for_memory(void)
-{
-	const struct timespec time = {.tv_nsec = 1000000};
-
-	raw_syscall3(SYS_nanosleep, (long)&time, 0, 0);
 }
 
 /* One part of it, of which all is alike. */
@@ -361,8 +354,8 @@ static void place_part(struct fill *fill, uint64_t from, uint64_t to, bool deman
 		add(&session->stats.present, end - from);
 		from = end;
 		/* It is whole or missing. Missing it would be passed over by a flush, with what was written to it. */
-		if (err == -ENOMEM && part && open && protect && !is_as_it_came(fill, from, part)) {
-			wait_for_memory();
+		if (err == -ENOMEM && part && open && protect && !close_part(fill, from, part)) {
+			pause_us(1000);
 			err = 0;
 		}
 	}

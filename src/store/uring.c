@@ -5,8 +5,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/thread.h"
 #include "store/module.h"
 #include "store/queue.h"
@@ -105,7 +105,6 @@ static void cancel(struct ring *ring, struct store_list *list)
 /* The kernel refuses to be entered, as when a filter was loaded after the ring was made: what it has, it still carries out. */
 static void give_up(struct ring *ring)
 {
-	const struct timespec pause = {.tv_nsec = 1000000};
 	struct pollfd bell = {.fd = ring->queue.bell, .events = POLLIN};
 
 	atomic_store_explicit(&ring->refused, true, memory_order_relaxed);
@@ -114,7 +113,7 @@ static void give_up(struct ring *ring)
 	cancel(ring, &ring->prepared);
 	while (ring->in_flight) {
 		complete_all(ring);
-		nanosleep(&pause, NULL);
+		pause_us(1000);
 	}
 	while (!is_ending(ring)) {
 		store_queue_take(&ring->queue, &ring->waiting);

@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rawsys.h"
 #include "uffd/user/memory.h"
 
@@ -157,7 +157,6 @@ static int bring_in(uint64_t alias)
 	struct swapped swapped;
 
 	for (unsigned idle = 0; idle < BRING_IN_PATIENCE; idle++) {
-		struct timespec pause = {.tv_nsec = 1000000};
 		int err = find_swapped(alias, &swapped);
 
 		if (err <= 0 || !swapped.bytes)
@@ -167,7 +166,7 @@ static int bring_in(uint64_t alias)
 			idle = 0;
 		} else {
 			/* The swap device is at work. */
-			raw_syscall3(SYS_nanosleep, (long)&pause, 0, 0);
+			pause_us(1000);
 		}
 		raw_madvise(swapped.start, swapped.end - swapped.start, MADV_WILLNEED);
 		err = settle_resident(&swapped, system_page);

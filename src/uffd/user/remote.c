@@ -77,7 +77,7 @@ static void end_life(struct remote *remote)
 }
 
 /* A stranger that only bears the name may never answer; an owner that is stopped may be given up with it. */
-#define ANSWER_SECONDS 30
+#define ANSWER_MS 30000
 
 /* Until it is looked again whether there is an owner still, ms: another monitor may hold his end of the bell. */
 #define LOOK 100
@@ -85,17 +85,19 @@ static void end_life(struct remote *remote)
 static int wait_for_answer(int socket, int bell)
 {
 	struct pollfd fd = {.fd = socket, .events = POLLIN};
-	uint64_t end = now_ns() + ANSWER_SECONDS * 1000000000ull;
+	uint64_t deadline = deadline_in(ANSWER_MS);
 
 	do {
 		int ready = poll(&fd, 1, LOOK);
 
 		if (ready > 0)
 			return 0;
-		/* What he said before he went counts. */
-		if (ready == 0 && user_service_is_gone(bell))
+		if (ready < 0 && errno != EINTR)
+			break;
+		/* Also where signals end each wait. What he said before he went counts. */
+		if (user_service_is_gone(bell))
 			return poll(&fd, 1, 0) > 0 ? 0 : -ESRCH;
-	} while (now_ns() < end);
+	} while (deadline_left(deadline));
 	return -ETIMEDOUT;
 }
 
