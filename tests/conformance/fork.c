@@ -264,7 +264,10 @@ TEST(fork_child_gone_before,
 	expect_silence(child);
 }
 
-/* The child of `child` goes as *gone says, while one object of it is open; then its descriptor is adopted by another. */
+/*
+ * One that does *child goes while one object of it is open, and its descriptor is adopted by another. *gone() waits for that, and tells whether it
+ * has been reaped.
+ */
 static void adopt_again(void (*child)(struct family *family), bool (*gone)(struct family *family, pid_t pid))
 {
 	struct uf *uf = object(FORK);
@@ -292,7 +295,7 @@ static void adopt_again(void (*child)(struct family *family), bool (*gone)(struc
 		reap(pid);
 }
 
-static bool is_reaped(struct family *family, pid_t pid)
+static bool wait_reaped(struct family *family, pid_t pid)
 {
 	(void)family;
 	reap(pid);
@@ -302,10 +305,10 @@ static bool is_reaped(struct family *family, pid_t pid)
 TEST(fork_child_gone_between,
      "A child that has gone when one monitor had adopted its descriptor is silent for the next one too.")
 {
-	adopt_again(exit_at_once, is_reaped);
+	adopt_again(exit_at_once, wait_reaped);
 }
 
-static bool is_zombie(struct family *family, pid_t pid)
+static bool wait_zombie(struct family *family, pid_t pid)
 {
 	siginfo_t info;
 
@@ -316,7 +319,7 @@ static bool is_zombie(struct family *family, pid_t pid)
 
 TEST(fork_child_zombie_between, "So is one that nobody has waited for yet.")
 {
-	adopt_again(exit_at_once, is_zombie);
+	adopt_again(exit_at_once, wait_zombie);
 }
 
 static void execute(struct family *family)
@@ -326,7 +329,7 @@ static void execute(struct family *family)
 	CHECK_EQ(errno, 0);
 }
 
-static bool has_executed(struct family *family, pid_t pid)
+static bool wait_executed(struct family *family, pid_t pid)
 {
 	(void)pid;
 	wait_told(family);
@@ -336,7 +339,7 @@ static bool has_executed(struct family *family, pid_t pid)
 TEST(fork_child_exec_between,
      "And one that has executed another program: the memory is gone, though the process is not.")
 {
-	adopt_again(execute, has_executed);
+	adopt_again(execute, wait_executed);
 }
 
 TEST(fork_event_not_adopted,

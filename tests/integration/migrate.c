@@ -638,16 +638,10 @@ TEST(moves_over_tls_with_certificates, "Over TLS, with certificates of the same 
 	                2);
 }
 
-/* What the source gets, and what the destination does. */
-static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_migrate_tls *theirs, int here_err,
-                           int there_err)
+/* Two of `setup`, of which the destination cannot write to all of its memory, if so. What the source gets, and what the destination does. */
+static void refused(const struct migrated_setup *setup, bool is_writable, int here_err, int there_err)
 {
-	struct migrated *migrated = migrated_new(&(struct migrated_setup){
-		.pages = PAGES,
-		.engine = migrated_engine(),
-		.tls_source = ours,
-		.tls_destination = theirs,
-	});
+	struct migrated *migrated = migrated_new(setup);
 	int here[2], there[2];
 	pid_t child;
 
@@ -656,6 +650,7 @@ static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_mi
 	if (!child) {
 		both_close(here, 2);
 		destination_here(migrated, NULL);
+		CHECK(is_writable || !mprotect(migrated->memory[1], migrated->len / 2, PROT_READ));
 		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), there_err);
 		_exit(0);
 	}
@@ -665,6 +660,15 @@ static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_mi
 	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
 	CHECK_EQ(atomic_load(&migrated->shared->stops), 0);
 	reap(child);
+}
+
+static void refused_by_tls(const struct uf_migrate_tls *ours, const struct uf_migrate_tls *theirs, int here_err,
+                           int there_err)
+{
+	refused(
+		&(struct migrated_setup){
+			.pages = PAGES, .engine = migrated_engine(), .tls_source = ours, .tls_destination = theirs},
+		true, here_err, there_err);
 }
 
 TEST(wrong_key_is_refused, "Who has another key, or speaks no TLS at all, gets nothing.")
@@ -755,43 +759,17 @@ TEST(keys_and_certificates_do_not_mix,
 	refused_by_tls(shows("mover"), &key, -ENOTCONN, -EACCES);
 }
 
-static void with_memory_that_cannot_be_written(const struct uf_migrate_tls *tls)
-{
-	struct migrated *migrated = migrated_new(&(struct migrated_setup){
-		.pages = PAGES,
-		.passes = 1,
-		.engine = migrated_engine(),
-		.tls_source = tls,
-		.tls_destination = tls,
-	});
-	int here[2], there[2];
-	pid_t child;
-
-	make_pairs(here, there);
-	child = fork();
-	if (!child) {
-		both_close(here, 2);
-		destination_here(migrated, NULL);
-		CHECK_EQ(mprotect(migrated->memory[1], migrated->len / 2, PROT_READ), 0);
-		CHECK_EQ(uf_destination_run(migrated->destination, migrated_fds(there, 2)), -EFAULT);
-		_exit(0);
-	}
-	both_close(there, 2);
-	source_here(migrated);
-	CHECK_EQ(uf_source_run(migrated->source, migrated_fds(here, 2)), -ECANCELED);
-	CHECK_EQ(uf_source_owner(migrated->source), UF_OWNER_SOURCE);
-	reap(child);
-}
-
 TEST(memory_that_cannot_be_written_is_refused, "A page of the destination that cannot be written to ends it in a clear "
                                                "error, over TLS too, and the program stays.")
 {
 	struct uf_migrate_tls tls = {
 		.size = sizeof(tls),
 		.psk = write_line("psk", "mover:000102030405060708090a0b0c0d0e0f1011121314151617\n")};
+	struct migrated_setup setup = {.pages = PAGES, .passes = 1, .engine = migrated_engine()};
 
-	with_memory_that_cannot_be_written(NULL);
-	with_memory_that_cannot_be_written(&tls);
+	refused(&setup, false, -ECANCELED, -EFAULT);
+	setup.tls_source = setup.tls_destination = &tls;
+	refused(&setup, false, -ECANCELED, -EFAULT);
 }
 
 TEST(bad_tls_settings_are_refused, "Settings of which nothing can be made are told of when the object is opened.")
